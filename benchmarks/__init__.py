@@ -1,0 +1,1 @@
+"""Benchmark suites, baselines and the report."""

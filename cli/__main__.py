@@ -1,0 +1,3 @@
+from wmtoolkit.cli.main import main
+
+main(prog_name="wmtool")

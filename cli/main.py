@@ -1,0 +1,39 @@
+"""``wmtool``: the command line. One file a command; a command's module is imported only when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "collect": "Record trajectories of levels into a dataset.",
+    "train": "Train an any-order world model.",
+    "evaluate": "Measure a checkpoint's predictions on held-out trajectories.",
+    "rollout": "Run an agent, really or in imagination, and report.",
+    "bench": "Run benchmark suites and write a report.",
+    "inspect": "Tell what a dataset, run or checkpoint is.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(import_module(f"wmtoolkit.cli.{name.replace('-', '_')}"), name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wmtoolkit", prog_name="wmtool")
+def main() -> None:
+    """Any-order world models of MiniGrid/BabyAI: collect, train, imagine, plan, measure.
+
+    Each command does something useful with no option at all; `wmtool COMMAND --help` shows an example.
+    """

@@ -1,0 +1,1 @@
+"""Imagination as Gymnasium environments."""

@@ -1,0 +1,32 @@
+"""wmtoolkit: LLaDA2 as an any-order masked world model of MiniGrid/BabyAI.
+
+Importing this package makes ``gym.make("AnyOrderWM-BabyAI")`` known and stays cheap: torch, transformers and
+minigrid are loaded when a public name is first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+if TYPE_CHECKING:
+    from wmtoolkit.world.model import AnyOrderWorldModel
+    from wmtoolkit.world.tokenizer import WorldTokenizer
+    from wmtoolkit.world.trajectory import Trajectory
+
+__version__ = "0.1.0"
+__all__ = ["AnyOrderWorldModel", "Trajectory", "WorldTokenizer", "__version__"]
+
+_PUBLIC = {
+    "AnyOrderWorldModel": "wmtoolkit.world.model",
+    "Trajectory": "wmtoolkit.world.trajectory",
+    "WorldTokenizer": "wmtoolkit.world.tokenizer",
+}
+
+gymnasium.register(id="AnyOrderWM-BabyAI", entry_point="wmtoolkit.envs.imagination:ImaginationEnv")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'wmtoolkit' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

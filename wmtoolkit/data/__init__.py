@@ -1,0 +1,1 @@
+"""Real levels, recorded trajectories, datasets and batches."""

@@ -1,0 +1,57 @@
+"""Real levels: made by id, reset without noise on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+from typing import Any
+
+import gymnasium
+import minigrid  # noqa: F401 - registers the levels
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.world import grid
+
+DEFAULT_LEVEL = "BabyAI-GoToLocal-v0"
+
+
+def make_level(level: str, **kwargs: Any) -> gymnasium.Env:
+    """Make a MiniGrid/BabyAI level without wrappers.
+
+    Args:
+        level: a registered id, or ``module:Id`` for a level of your own.
+        kwargs: passed to the level, e.g. ``max_steps=100``.
+
+    Raises:
+        UserError: for an unknown id, and for a level whose observations are not the 7x7 symbolic dict.
+    """
+    module, _, level_id = level.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"level {level!r}: cannot import module {module!r} ({error})") from None
+    if level_id not in gymnasium.registry:
+        known = [name for name in gymnasium.registry if name.startswith(("BabyAI-", "MiniGrid-"))]
+        close = difflib.get_close_matches(level_id, known, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(close)}?" if close else "; for example BabyAI-GoToLocal-v0"
+        raise UserError(f"unknown level {level!r}{hint}")
+    env = gymnasium.make(level_id, disable_env_checker=True, **kwargs).unwrapped
+    space = env.observation_space
+    shape = getattr(space["image"], "shape", None) if isinstance(space, gymnasium.spaces.Dict) else None
+    if shape != (grid.VIEW, grid.VIEW, 3):
+        raise UserError(f"level {level!r} does not give 7x7x3 symbolic views with direction and mission")
+    return env
+
+
+def reset_level(env: gymnasium.Env, seed: int | None = None) -> dict[str, Any]:
+    """Reset a level and return its first observation.
+
+    MiniGrid prints "Sampling rejected" to stdout meanwhile, and some levels return a first view that misses the
+    carried object: the print is swallowed and the view read again.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        env.reset(seed=seed)
+    return env.unwrapped.gen_obs()  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Metrics of predictions and agents, with confidence intervals and result files."""

@@ -1,0 +1,72 @@
+"""``results.json``: what a command measured, with everything needed to measure it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+_PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "minari", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the packages that matter, and the machine's kind."""
+    found = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from, with ``-dirty`` if changed; None outside a checkout."""
+    try:
+        where = Path(__file__).resolve().parents[2]
+        if not (where / ".git").exists():
+            return None
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=where, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def results_document(
+    command: str,
+    arguments: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] = (),
+    *,
+    seed: int | None = None,
+    checkpoint: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The document of interface.md: ``metrics`` maps a name to value, ci95 and n; ``rows`` are flat objects."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},
+        "versions": versions(),
+        "git": git_commit(),
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "metrics": {name: dict(entry) for name, entry in metrics.items()},
+        "rows": [dict(row) for row in rows],
+    }
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,403 @@
+"""LLaDA2-MoE for Transformers 5: the original's computation under the original's parameter names.
+
+Pre-norm transformer without a causal mask of its own; fused query-key-value projection, RMS-normed heads, partial
+rotary positions, sigmoid router with group-limited choice, one shared expert (LLaDA2.0 technical report).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, initialization
+from transformers.activations import ACT2FN
+from transformers.integrations import use_experts_implementation
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from wmtoolkit.llada2.cache import BlockCache
+from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
+from wmtoolkit.llada2.masks import additive_mask
+from wmtoolkit.llada2.objective import masked_cross_entropy
+
+
+class LLaDA2MoeRMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast back before the weight is applied."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        wide = hidden.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(hidden.dtype)
+
+
+class LLaDA2MoeRotaryEmbedding(nn.Module):
+    """Cosines and sines of the rotary angles, one frequency a channel pair, computed in float32."""
+
+    inv_freq: torch.Tensor
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__()
+        if config.rope_scaling and config.rope_scaling.get("rope_type", config.rope_scaling.get("type")) != "default":
+            raise ValueError(f"rope_scaling {config.rope_scaling} is not supported: released LLaDA2 models use null")
+        self.axes = config.rope_axes
+        dim = int(config.head_dim * config.partial_rotary_factor)
+        self.register_buffer("inv_freq", self.frequencies(config.rope_theta, dim), persistent=False)
+
+    @staticmethod
+    def frequencies(theta: float, dim: int) -> torch.Tensor:
+        """theta^(-2j/dim) for j < dim/2."""
+        return theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+    def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """position_ids (batch, length) or (axes, batch, length) -> cos and sin, (batch, 1, length, rotary dim)."""
+        positions = position_ids if position_ids.dim() == 3 else position_ids.expand(self.axes, *position_ids.shape)
+        pairs = torch.arange(self.inv_freq.shape[0], device=positions.device) % positions.shape[0]
+        angles = positions.float()[pairs].permute(1, 2, 0) * self.inv_freq.float()
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the first channels of each head; pairs are (j, j + rotary_dim/2)."""
+    dim = cos.shape[-1]
+    turning, passing = states[..., :dim], states[..., dim:]
+    low, high = turning.chunk(2, dim=-1)
+    turned = turning * cos + torch.cat([-high, low], dim=-1) * sin
+    return torch.cat([turned, passing], dim=-1)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention by plain matrix products, softmax in float32; returns (batch, length, heads, head_dim) and weights."""
+    batch, heads, length, dim = query.shape
+    groups = key.shape[1]
+    grouped = (query * scaling).reshape(batch, groups, heads // groups * length, dim)
+    scores = (grouped @ key.transpose(-1, -2)).reshape(batch, heads, length, -1)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    attended = weights.reshape(batch, groups, heads // groups * length, -1) @ value
+    return attended.reshape(batch, heads, length, dim).transpose(1, 2), weights
+
+
+class LLaDA2MoeAttention(nn.Module):
+    """Grouped-query attention with one fused projection: all query heads, then all key heads, then all value heads."""
+
+    is_causal = False
+
+    def __init__(self, config: LLaDA2MoeConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.num_key_value_groups = self.heads // self.kv_heads
+        self.scaling = self.head_dim**-0.5
+        width = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.query_key_value = nn.Linear(config.hidden_size, width, bias=config.use_qkv_bias)
+        self.query_layernorm = LLaDA2MoeRMSNorm(self.head_dim, config.rms_norm_eps)
+        self.key_layernorm = LLaDA2MoeRMSNorm(self.head_dim, config.rms_norm_eps)
+        self.dense = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: BlockCache | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, length, _ = hidden.shape
+        states = self.query_key_value(hidden).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        query = _rotate(self.query_layernorm(query), *rotary)
+        key = _rotate(self.key_layernorm(key), *rotary)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attended, weights = attend(
+            self,
+            query,
+            key.to(query.dtype),
+            value.to(query.dtype),
+            None if attention_mask is None else attention_mask.to(query.dtype),
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=False,
+        )
+        return self.dense(attended.reshape(batch, length, -1)), weights
+
+
+class LLaDA2MoeMLP(nn.Module):
+    """Gated MLP without biases: down(act(gate(x)) * up(x))."""
+
+    def __init__(self, config: LLaDA2MoeConfig, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class LLaDA2MoeRouter(nn.Module):
+    """Group-limited sigmoid router, in float32 whatever the model's type.
+
+    ``expert_bias`` shifts which experts are chosen and never how they are weighted.
+    """
+
+    expert_bias: torch.Tensor
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.n_group, self.topk_group = config.n_group, config.topk_group
+        self.scaling = config.routed_scaling_factor
+        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
+        self.register_buffer("expert_bias", torch.zeros(config.num_experts, dtype=torch.float32))
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """hidden (tokens, hidden) -> logits (tokens, experts), weights and long ids (tokens, top_k), float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.weight.float())
+        scores = logits.sigmoid()
+        biased = scores + self.expert_bias
+        if self.n_group > 1:
+            grouped = biased.view(biased.shape[0], self.n_group, -1)
+            group_scores = grouped.topk(2, dim=-1).values.sum(-1)
+            kept = torch.zeros_like(group_scores, dtype=torch.bool)
+            kept.scatter_(1, group_scores.topk(self.topk_group, dim=-1).indices, True)
+            biased = grouped.masked_fill(~kept[..., None], float("-inf")).flatten(1)
+        ids = biased.topk(self.top_k, dim=-1).indices
+        weights = scores.gather(1, ids)
+        if self.top_k > 1:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        return logits, weights * self.scaling, ids
+
+
+@use_experts_implementation
+class LLaDA2MoeExperts(nn.Module):
+    """All routed experts of a layer, fused: gate and up rows stacked (E, 2I, H), down (E, H, I)."""
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__()
+        assert config.moe_intermediate_size is not None
+        self.num_experts = config.num_experts
+        self.gate_up_proj = nn.Parameter(
+            torch.empty(self.num_experts, 2 * config.moe_intermediate_size, config.hidden_size)
+        )
+        self.down_proj = nn.Parameter(torch.empty(self.num_experts, config.hidden_size, config.moe_intermediate_size))
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The plain way, expert by expert; hidden (tokens, H), ids and weights (tokens, top_k) -> (tokens, H)."""
+        result = torch.zeros_like(hidden)
+        for expert in range(self.num_experts):
+            token, choice = torch.where(ids == expert)
+            gate, up = F.linear(hidden[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
+            out = F.linear(self.act_fn(gate) * up, self.down_proj[expert]) * weights[token, choice, None]
+            result = result.index_add(0, token, out.to(result.dtype))
+        return result
+
+
+class LLaDA2MoeSparseBlock(nn.Module):
+    """Routed experts plus the always-on shared expert."""
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__()
+        assert config.moe_intermediate_size is not None
+        self.gate = LLaDA2MoeRouter(config)
+        self.experts = LLaDA2MoeExperts(config)
+        shared = config.num_shared_experts
+        self.shared_experts = LLaDA2MoeMLP(config, config.moe_intermediate_size * shared) if shared else None
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """hidden (batch, length, H) -> the same shape, and the router's (logits, ids) of shape (batch, length, ...)."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits, weights, ids = self.gate(flat)
+        mixed = self.experts(flat, ids, weights.to(flat.dtype)).reshape(hidden.shape)
+        if self.shared_experts is not None:
+            mixed = mixed + self.shared_experts(hidden)
+        lead = hidden.shape[:-1]
+        return mixed, (logits.view(*lead, -1), ids.view(*lead, -1))
+
+
+class LLaDA2MoeLayer(nn.Module):
+    """Attention and feed-forward, each behind its norm and around a residual."""
+
+    def __init__(self, config: LLaDA2MoeConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.attention = LLaDA2MoeAttention(config, layer_idx)
+        self.sparse = layer_idx >= config.first_k_dense_replace
+        if self.sparse:
+            self.mlp: nn.Module = LLaDA2MoeSparseBlock(config)
+        else:
+            assert config.intermediate_size is not None
+            self.mlp = LLaDA2MoeMLP(config, config.intermediate_size)
+        self.input_layernorm = LLaDA2MoeRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = LLaDA2MoeRMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: BlockCache | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]:
+        attended, weights = self.attention(self.input_layernorm(hidden), rotary, attention_mask, past_key_values)
+        hidden = hidden + attended
+        mixed = self.mlp(self.post_attention_layernorm(hidden))
+        routing = None
+        if self.sparse:
+            mixed, routing = mixed
+        return hidden + mixed, weights, routing
+
+
+class LLaDA2MoePreTrainedModel(PreTrainedModel):
+    config_class = LLaDA2MoeConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["LLaDA2MoeLayer"]  # noqa: RUF012 - Transformers' convention
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["expert_bias"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, LLaDA2MoeRouter):
+            initialization.normal_(module.weight, mean=0.0, std=std)
+            initialization.zeros_(module.expert_bias)
+        elif isinstance(module, LLaDA2MoeExperts):
+            initialization.normal_(module.gate_up_proj, mean=0.0, std=std)
+            initialization.normal_(module.down_proj, mean=0.0, std=std)
+        elif isinstance(module, LLaDA2MoeRMSNorm):
+            initialization.ones_(module.weight)
+        elif isinstance(module, LLaDA2MoeRotaryEmbedding):
+            dim = int(self.config.head_dim * self.config.partial_rotary_factor)
+            initialization.copy_(module.inv_freq, module.frequencies(self.config.rope_theta, dim))
+
+
+class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
+    """The transformer without its output head."""
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(LLaDA2MoeLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = LLaDA2MoeRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = LLaDA2MoeRotaryEmbedding(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: BlockCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_router_logits: bool | None = None,
+        output_attentions: bool = False,
+    ) -> MoeModelOutputWithPast:
+        """Run the network.
+
+        Args:
+            input_ids: long (batch, length); or give ``inputs_embeds`` (batch, length, hidden).
+            attention_mask: see ``masks.additive_mask``; None lets every token see every other.
+            position_ids: long (batch, length) or (axes, batch, length); counts on from the cache if not given.
+            past_key_values: a ``BlockCache`` of earlier blocks; the mask's keys then cover cache and input.
+
+        Returns:
+            last_hidden_state after the final norm; if asked, ``hidden_states``: the embeddings, each layer's output
+            but the last, and the last after the norm; ``router_logits``: a (logits, ids) pair per sparse layer.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        if position_ids is None:
+            start = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(start, start + inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        mask = additive_mask(attention_mask, inputs_embeds.dtype)
+        rotary = self.rotary_emb(position_ids, inputs_embeds.dtype)
+        want_routing = self.config.output_router_logits if output_router_logits is None else output_router_logits
+
+        hidden = inputs_embeds
+        all_hidden, all_weights, all_routing = [], [], []
+        for layer in self.layers:
+            all_hidden.append(hidden)
+            hidden, weights, routing = layer(hidden, rotary, mask, past_key_values)
+            all_weights.append(weights)
+            if routing is not None:
+                all_routing.append(routing)
+        hidden = self.norm(hidden)
+        return MoeModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=past_key_values,  # type: ignore[arg-type]
+            hidden_states=(*all_hidden, hidden) if output_hidden_states else None,
+            attentions=tuple(all_weights) if output_attentions else None,
+            router_logits=tuple(all_routing) if want_routing else None,
+        )
+
+
+class LLaDA2MoeForCausalLM(LLaDA2MoePreTrainedModel):
+    """LLaDA2-MoE with its untied output head. "CausalLM" is Transformers' name; nothing here is causal."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.word_embeddings.weight"}  # noqa: RUF012 - Transformers' convention
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__(config)
+        self.model = LLaDA2MoeModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head = new_embeddings
+
+    def forward(
+        self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> MoeCausalLMOutputWithPast:
+        """Logits (batch, length, vocabulary) in float32; other arguments as ``LLaDA2MoeModel.forward``.
+
+        ``labels`` (batch, length; -100 = not a target) adds the same-position masked cross-entropy: position i
+        predicts label i. The original class shifts labels by one, which is wrong for a diffusion model.
+        """
+        outputs = self.model(input_ids=input_ids, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state).float()
+        return MoeCausalLMOutputWithPast(
+            loss=None if labels is None else masked_cross_entropy(logits, labels),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_logits=outputs.router_logits,
+        )

@@ -1,0 +1,1 @@
+"""Trajectories as tokens, masks over them, and the any-order world model that fills what is masked."""
