@@ -60,7 +60,7 @@ def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _fail(message: str, code: int, debug: bool) -> None:
     """Report the exception being handled in one line, or with its traceback when debugging, and exit."""
     if debug:
-        raise  # noqa: PLE0704 - called from except blocks only
+        raise
     click.echo(f"wmtool: {' '.join(message.split())}", err=True)
     sys.exit(code)
 

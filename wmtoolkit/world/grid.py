@@ -35,10 +35,41 @@ LEFT, RIGHT, FORWARD = int(Actions.left), int(Actions.right), int(Actions.forwar
 PICKUP, DROP, TOGGLE, DONE = int(Actions.pickup), int(Actions.drop), int(Actions.toggle), int(Actions.done)
 
 WORDS: tuple[str, ...] = tuple(
-    (
-        ", a after and ball behind blue box door front go green grey in key left next object of on open pick purple "
-        "put red right the then to up yellow you your"
-    ).split(" ")
+    [
+        ",",
+        "a",
+        "after",
+        "and",
+        "ball",
+        "behind",
+        "blue",
+        "box",
+        "door",
+        "front",
+        "go",
+        "green",
+        "grey",
+        "in",
+        "key",
+        "left",
+        "next",
+        "object",
+        "of",
+        "on",
+        "open",
+        "pick",
+        "purple",
+        "put",
+        "red",
+        "right",
+        "the",
+        "then",
+        "to",
+        "up",
+        "yellow",
+        "you",
+        "your",
+    ]
 )
 """Every word of BabyAI's mission grammar; the comma is a word of its own."""
 

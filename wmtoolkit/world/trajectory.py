@@ -146,7 +146,7 @@ class Trajectory:
         limits = {"actions": len(grid.ACTIONS), "directions": len(grid.DIRECTIONS)}
         for name, limit in limits.items():
             values = getattr(self, name)
-            if len(values) and not (0 <= values.min() and values.max() < limit):
+            if len(values) and not (values.min() >= 0 and values.max() < limit):
                 raise UserError(f"{where}: {name} holds values outside 0..{limit - 1}")
         for channel, (name, limit) in enumerate(
             (("object", len(grid.OBJECTS)), ("colour", len(grid.COLORS)), ("state", len(grid.STATES)))
