@@ -1,1 +1,40 @@
-"""Imagination as Gymnasium environments."""
+"""Imagination as Gymnasium environments. Names load on first use, so that importing the package stays cheap."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wmtoolkit.envs.imagination import ImaginationEnv
+    from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
+    from wmtoolkit.envs.observability import PartialObservability, VectorPartialObservability
+    from wmtoolkit.envs.real import make_real_env
+    from wmtoolkit.envs.rendering import draw_view, side_by_side, write_gif, write_video
+
+_PUBLIC = {
+    "ImaginationEnv": "imagination",
+    "ImaginationVectorEnv": "imagination_vector",
+    "PartialObservability": "observability",
+    "VectorPartialObservability": "observability",
+    "draw_view": "rendering",
+    "make_real_env": "real",
+    "side_by_side": "rendering",
+    "write_gif": "rendering",
+    "write_video": "rendering",
+}
+__all__ = [
+    "ImaginationEnv",
+    "ImaginationVectorEnv",
+    "PartialObservability",
+    "VectorPartialObservability",
+    "draw_view",
+    "make_real_env",
+    "side_by_side",
+    "write_gif",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'wmtoolkit.envs' has no attribute {name!r}")
+    return getattr(import_module(f"wmtoolkit.envs.{_PUBLIC[name]}"), name)

@@ -105,7 +105,8 @@ def write_gif(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: f
     """
     _check_frames(frames, fps)
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)], axis=0)).quantize(255)
-    pictures = [Image.fromarray(np.ascontiguousarray(f)).quantize(palette=palette, dither=0) for f in frames]
+    still = Image.Dither.NONE
+    pictures = [Image.fromarray(np.ascontiguousarray(f)).quantize(palette=palette, dither=still) for f in frames]
     duration = max(20, round(1000 / fps))
     with _whole(path) as temporary:
         pictures[0].save(

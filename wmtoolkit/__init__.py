@@ -23,7 +23,11 @@ _PUBLIC = {
     "WorldTokenizer": "wmtoolkit.world.tokenizer",
 }
 
-gymnasium.register(id="AnyOrderWM-BabyAI", entry_point="wmtoolkit.envs.imagination:ImaginationEnv")
+gymnasium.register(
+    id="AnyOrderWM-BabyAI",
+    entry_point="wmtoolkit.envs.imagination:ImaginationEnv",
+    vector_entry_point="wmtoolkit.envs.imagination_vector:ImaginationVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,9 @@ import importlib.util
 import numpy as np
 import pytest
 from PIL import Image
-from wmtoolkit.envs.rendering import draw_view, side_by_side, write_gif, write_mp4, write_video
 
 from wmtoolkit.data.levels import make_level, reset_level
+from wmtoolkit.envs.rendering import draw_view, side_by_side, write_gif, write_mp4, write_video
 from wmtoolkit.errors import UserError
 
 

@@ -1,0 +1,42 @@
+"""World models for environments: loaded once, shared by all that name the same checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.world.model import AnyOrderWorldModel
+
+_LOADED: WeakValueDictionary[tuple[str, int, str], AnyOrderWorldModel] = WeakValueDictionary()
+
+
+def load_world_model(
+    checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None, device: str | torch.device | None = None
+) -> AnyOrderWorldModel:
+    """The world model that ``checkpoint`` means.
+
+    Args:
+        checkpoint: a folder, a loaded model (returned as it is), or None for the packaged one. A folder that has not
+            changed since is not loaded twice while an environment holds it.
+        device: where to load.
+
+    Raises:
+        UserError: for a missing or broken checkpoint.
+    """
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        if not hasattr(checkpoint, "rollout_state"):
+            raise UserError(f"checkpoint must be a folder or an AnyOrderWorldModel, not {type(checkpoint).__name__}")
+        return checkpoint
+    path = None if checkpoint is None else Path(checkpoint)
+    weights = path / "model.safetensors" if path else None
+    changed = weights.stat().st_mtime_ns if weights and weights.exists() else 0
+    key = (str(path.resolve()) if path else "", changed, str(device))
+    model = _LOADED.get(key)
+    if model is None:
+        model = AnyOrderWorldModel.from_pretrained(path, device=device)
+        _LOADED[key] = model
+    return model

@@ -1,0 +1,240 @@
+"""Many imagined episodes at once: ``gym.make_vec("AnyOrderWM-BabyAI", num_envs=n)``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.imagination import RENDER_FPS, check_options, checked_action, step_info, success_reward
+from wmtoolkit.envs.lanes import lane_seeds
+from wmtoolkit.envs.rendering import draw_view
+from wmtoolkit.envs.starts import Starts, recordings
+from wmtoolkit.errors import UserError
+from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.trajectory import Outcome, Trajectory
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides how the lanes of an ``ImaginationVectorEnv`` go on; see ``save`` there."""
+
+    state: Any
+    missions: tuple[str, ...]
+    steps: np.ndarray
+    elapsed: np.ndarray
+    limits: np.ndarray
+    ended: np.ndarray
+    streams: tuple[tuple[Mapping[str, Any], torch.Tensor, Mapping[str, Any]], ...]
+
+
+class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
+    """``ImaginationEnv`` in n lanes with one forward pass of the model a step.
+
+    Lane i reset with seed s goes exactly as a single environment reset with seed s + i: lanes do not influence each
+    other and each has random streams of its own.
+
+    Args:
+        num_envs: number of lanes.
+        level, checkpoint, start, dataset, temperature, decoding_steps, max_steps, device: as for ``ImaginationEnv``.
+        max_episode_steps: truncates an episode after so many imagined steps, whatever ``max_steps`` says.
+        autoreset_mode: ``AutoresetMode.SAME_STEP`` (a finished lane starts anew within the step; its last observation
+            and info are in ``infos["final_obs"]`` and ``infos["final_info"]``) or ``DISABLED`` (finished lanes wait
+            for ``reset(options={"reset_mask": bool array})``).
+        render_mode: ``"rgb_array"`` or None.
+
+    Raises:
+        UserError: as ``ImaginationEnv``.
+        gymnasium.error.ResetNeeded: for a step before ``reset``, or of a finished lane when autoreset is disabled.
+        gymnasium.error.InvalidAction: for an action outside 0..6.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        level: str = DEFAULT_LEVEL,
+        checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None = None,
+        start: str | Trajectory = "level",
+        *,
+        dataset: str | os.PathLike[str] | Sequence[Trajectory] | None = None,
+        temperature: float = 0.0,
+        decoding_steps: int = 1,
+        max_steps: int | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        check_options(temperature, decoding_steps, render_mode)
+        if num_envs < 1:
+            raise UserError(f"num_envs must be at least 1, not {num_envs}")
+        if render_mode == "human":
+            raise UserError("render_mode 'human' shows one environment; use gym.make, or render_mode='rgb_array'")
+        mode = AutoresetMode(autoreset_mode)
+        if mode is AutoresetMode.NEXT_STEP:
+            raise UserError("autoreset_mode is SameStep or Disabled; NextStep would waste a forward pass a lane")
+        episodes = recordings(dataset, level)
+        self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
+        self.world_model = load_world_model(checkpoint, device)
+        self.temperature = temperature
+        self.decoding_steps = decoding_steps
+        self.max_episode_steps = max_episode_steps
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.autoreset_mode = mode
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS, "autoreset_mode": mode}
+        real = self.starts[0].level
+        self.single_observation_space, self.single_action_space = real.observation_space, real.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs: list[np.random.Generator] = []
+        self._generators = [torch.Generator() for _ in range(num_envs)]
+        self._state: Any = None
+        self._missions = [""] * num_envs
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._limits = np.zeros(num_envs, dtype=np.int64)
+        self._ended = np.zeros(num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start every lane anew, or those of ``options["reset_mask"]`` (bool (n,)).
+
+        ``options["start"]``: a trajectory, or one a lane, to continue from instead.
+        """
+        seeds = lane_seeds(seed, self.num_envs)
+        super().reset(seed=seeds[0])
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(f"reset_mask must be bool ({self.num_envs},) with at least one True")
+        if self._state is None and not mask.all():
+            raise ResetNeeded("no episodes yet: the first reset() is of all lanes")
+        if not self._rngs:
+            self._rngs = [seeding.np_random()[0] for _ in range(self.num_envs)]
+        begin = (options or {}).get("start")
+        lanes = np.flatnonzero(mask)
+        for lane in lanes:
+            if (own := seeds[lane]) is not None:
+                self._rngs[lane] = seeding.np_random(own)[0]
+        self._begin(lanes, seeds, [begin] * self.num_envs if begin is None or isinstance(begin, Trajectory) else begin)
+        infos: dict[str, Any] = {}
+        for lane in lanes:
+            infos = self._add_info(infos, step_info(self._state, lane), int(lane))
+        return self._observation(), infos
+
+    def step(self, actions: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        if self._state is None:
+            raise ResetNeeded("no episodes yet: call reset() first")
+        if self._ended.any():
+            lanes = ", ".join(map(str, np.flatnonzero(self._ended)))
+            raise ResetNeeded(f"lanes {lanes} have ended: reset(options={{'reset_mask': ...}}) before step()")
+        if len(actions) != self.num_envs:
+            raise ValueError(f"{len(actions)} actions were given for {self.num_envs} lanes")
+        self._state = self._state.step(
+            np.array([checked_action(action) for action in actions]),
+            temperature=self.temperature,
+            steps=self.decoding_steps,
+            generator=self._generators,
+        )
+        self._steps += 1
+        self._elapsed += 1
+        outcomes = np.asarray(self._state.sampled_outcomes)
+        rewards = np.where(outcomes == Outcome.SUCCESS, success_reward(self._steps, self._limits), 0.0)
+        terminations = np.isin(outcomes, (Outcome.SUCCESS, Outcome.FAILURE))
+        truncations = self._steps >= self._limits
+        if self.max_episode_steps is not None:
+            truncations |= self._elapsed >= self.max_episode_steps
+        ended = terminations | truncations
+        infos = self._infos()
+        if ended.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            finished = np.flatnonzero(ended)
+            last = self._observation()
+            final: dict[str, Any] = {}
+            for lane in finished:
+                observation = {key: values[lane] for key, values in last.items()}
+                final = self._add_info(
+                    final, {"final_obs": observation, "final_info": step_info(self._state, lane)}, int(lane)
+                )
+            self._begin(finished, [None] * self.num_envs, [None] * self.num_envs)
+            infos = {**self._infos(), **final}
+        else:
+            self._ended = ended
+        return self._observation(), rewards, terminations, truncations, infos
+
+    def save(self) -> Snapshot:
+        """The lanes as they are, random streams included, to ``restore`` any number of times; costs no forward pass."""
+        if self._state is None:
+            raise ResetNeeded("no episodes yet: call reset() first")
+        streams = tuple(
+            (rng.bit_generator.state, generator.get_state(), start.level.np_random.bit_generator.state)
+            for rng, generator, start in zip(self._rngs, self._generators, self.starts, strict=True)
+        )
+        counts = (self._steps.copy(), self._elapsed.copy(), self._limits.copy(), self._ended.copy())
+        return Snapshot(self._state, tuple(self._missions), *counts, streams)
+
+    def restore(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Go back to a ``save`` of this environment; returns the observations of then."""
+        if len(snapshot.missions) != self.num_envs:
+            raise ValueError(f"the snapshot has {len(snapshot.missions)} lanes, the environment {self.num_envs}")
+        self._state, self._missions = snapshot.state, list(snapshot.missions)
+        self._steps, self._elapsed = snapshot.steps.copy(), snapshot.elapsed.copy()
+        self._limits, self._ended = snapshot.limits.copy(), snapshot.ended.copy()
+        for lane, (rng, generator, level) in enumerate(snapshot.streams):
+            self._rngs[lane].bit_generator.state = rng
+            self._generators[lane].set_state(generator)
+            self.starts[lane].level.np_random.bit_generator.state = level
+        return self._observation()
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture a lane, (224, 224, 3) uint8, uncertain cells faded."""
+        if self.render_mode is None:
+            return None
+        if self._state is None:
+            raise ResetNeeded("no episodes yet: call reset() first")
+        images, confidence = np.asarray(self._state.images), np.asarray(self._state.confidence)
+        return tuple(draw_view(image, sure) for image, sure in zip(images, confidence, strict=True))
+
+    def _begin(self, lanes: np.ndarray, seeds: Sequence[int | None], starts: Sequence[Trajectory | None]) -> None:
+        openings = []
+        for lane in lanes:
+            rng, generator = self._rngs[lane], self._generators[lane]
+            generator.manual_seed(int(rng.integers(2**63)))
+            begin, own = starts[lane], self.starts[lane]
+            openings.append(
+                own.draw(seeds[lane], rng, generator, self.world_model) if begin is None else own.continuation(begin)
+            )
+        fresh = self.world_model.rollout_state([opening.history for opening in openings])
+        self._state = fresh if len(lanes) == self.num_envs else self._state.replace(lanes, fresh)
+        for lane, opening in zip(lanes, openings, strict=True):
+            self._missions[lane] = opening.history.mission
+            self._steps[lane] = len(opening.history)
+            self._limits[lane] = opening.max_steps
+        self._elapsed[lanes] = 0
+        self._ended[lanes] = False
+
+    def _observation(self) -> dict[str, Any]:
+        return {
+            "image": np.array(self._state.images, dtype=np.uint8),
+            "direction": np.array(self._state.directions, dtype=np.int64),
+            "mission": tuple(self._missions),
+        }
+
+    def _infos(self) -> dict[str, Any]:
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        arrays = {
+            "log_prob": np.array(self._state.log_prob, dtype=np.float64),
+            "confidence": np.array(self._state.confidence, dtype=np.float32),
+            "outcome_probabilities": np.array(self._state.outcomes, dtype=np.float32),
+        }
+        return {**arrays, **{f"_{key}": everywhere.copy() for key in arrays}}

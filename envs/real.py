@@ -1,0 +1,32 @@
+"""Real levels as environments that an imagined one can be swapped for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+from wmtoolkit.data.levels import DEFAULT_LEVEL, make_level, reset_level
+
+
+class RealLevel(gymnasium.Wrapper):
+    """A level whose reset leaves stdout clean and whose first observation is up to date (see ``reset_level``)."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reset the level; it has no options."""
+        return reset_level(self.env, seed), {}
+
+
+def make_real_env(level: str = DEFAULT_LEVEL, **kwargs: Any) -> gymnasium.Env:
+    """Make a real level with the spaces, limits and conventions of ``ImaginationEnv``.
+
+    Args:
+        level: id of a MiniGrid/BabyAI level.
+        kwargs: passed to the level, e.g. ``max_steps``, ``render_mode="rgb_array"``.
+
+    Raises:
+        UserError: for an unknown level.
+    """
+    return RealLevel(make_level(level, **kwargs))

@@ -1,0 +1,150 @@
+"""Where imagination begins: a real level's first view, a recorded one, a dreamt one, or any trajectory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from wmtoolkit.data.levels import make_level, reset_level
+from wmtoolkit.errors import UserError
+from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.trajectory import Trajectory
+
+KINDS = ("level", "dataset", "dream")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A beginning: ``history`` of at least one observation, and the step count at which the episode is truncated."""
+
+    history: Trajectory
+    max_steps: int
+
+
+class Starts:
+    """Draws beginnings for one lane of imagination; the real level it belongs to gives the spaces and the limit.
+
+    Args:
+        level: id of a MiniGrid/BabyAI level.
+        start: ``"level"`` (the real level's first observation under the reset seed), ``"dataset"`` (first observation
+            of a recorded episode), ``"dream"`` (mission and first observation sampled from the model), or a
+            ``Trajectory`` to continue.
+        recordings: the episodes that ``"dataset"`` draws from (see ``recordings``).
+        max_steps: fixed limit; None: what the level computes for the mission at its reset.
+
+    Raises:
+        UserError: for an unknown level or start, a trajectory that has ended or is malformed.
+    """
+
+    def __init__(
+        self,
+        level: str,
+        start: str | Trajectory = "level",
+        recordings: Sequence[Trajectory] = (),
+        max_steps: int | None = None,
+    ) -> None:
+        if max_steps is not None and max_steps < 1:
+            raise UserError(f"max_steps must be at least 1, not {max_steps}")
+        self.level = make_level(level, **({} if max_steps is None else {"max_steps": max_steps}))
+        self.name = level
+        self.recordings = recordings
+        self.start = start
+        self.fixed = None
+        if isinstance(start, Trajectory):
+            self.fixed = self.continuation(start)
+        elif start not in KINDS:
+            raise UserError(f"start {start!r} is not one of {', '.join(KINDS)}, nor a Trajectory")
+        elif start == "dataset" and not len(recordings):
+            raise UserError("start='dataset' needs dataset=, a Minari id, a folder or a list of trajectories")
+
+    def draw(
+        self,
+        seed: int | None,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        world_model: AnyOrderWorldModel,
+    ) -> Opening:
+        """The next beginning.
+
+        Args:
+            seed: resets the real level when given; without it the level goes on with its own stream.
+            rng: chooses among recordings.
+            generator: what a dream is sampled with.
+            world_model: who dreams.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        if self.start == "level":
+            observation = reset_level(self.level, seed)
+            history = Trajectory.start(observation, level=self.name, seed=seed)
+            return Opening(history, self.level.max_steps)  # type: ignore[attr-defined]
+        if self.start == "dataset":
+            return self.continuation(self.recordings[int(rng.integers(len(self.recordings)))].prefix(0))
+        if not hasattr(world_model, "dream"):
+            raise UserError("start='dream': this checkpoint cannot sample missions and first observations")
+        return self.continuation(world_model.dream(1, generator=generator)[0])
+
+    def continuation(self, history: Trajectory) -> Opening:
+        """The beginning that goes on from ``history``, whose steps count.
+
+        Raises:
+            UserError: if it is malformed, has ended, is past the limit, or its mission is not one of the level's.
+        """
+        history.validate("start")
+        limit = mission_max_steps(self.level, history.mission)
+        if history.terminations.any():
+            raise UserError("start: the trajectory has already ended; take an earlier prefix of it")
+        if len(history) >= limit:
+            raise UserError(f"start: the trajectory has {len(history)} steps, the limit is {limit}; raise max_steps")
+        if not self.level.observation_space["mission"].contains(history.mission):  # type: ignore[index]
+            raise UserError(f"start: {history.mission!r} is not a mission of {self.name}")
+        return Opening(history, limit)
+
+
+def recordings(dataset: str | os.PathLike[str] | Sequence[Trajectory] | None, level: str) -> Sequence[Trajectory]:
+    """The episodes of a dataset that belong to ``level`` (those that do not name theirs count as belonging).
+
+    Args:
+        dataset: Minari id, folder, or trajectories; None: no episodes.
+        level: id of the level.
+
+    Raises:
+        UserError: if the dataset is missing or broken, or holds no episode of the level.
+    """
+    if dataset is None:
+        return ()
+    if isinstance(dataset, (str, os.PathLike)):
+        from wmtoolkit.data import load_trajectories
+
+        found: Sequence[Trajectory] = load_trajectories(dataset)
+    else:
+        found = dataset
+    chosen = [episode for episode in found if episode.level in (None, level)]
+    if not chosen:
+        raise UserError(f"dataset {_name(dataset)} holds no episode of {level}")
+    return chosen
+
+
+def mission_max_steps(level: gymnasium.Env, mission: str) -> int:
+    """The step limit that a level sets at its reset when it poses ``mission``.
+
+    BabyAI allows, for each navigation the mission needs, as many steps as the maze has cells; ``put`` needs two.
+    """
+    base: Any = level.unwrapped
+    if getattr(base, "fixed_max_steps", True):
+        return int(base.max_steps)
+    clauses = re.split(r", then | after you | and ", mission)
+    navigations = sum(2 if clause.startswith("put ") else 1 for clause in clauses)
+    return navigations * base.room_size**2 * base.num_rows * base.num_cols
+
+
+def _name(dataset: str | os.PathLike[str] | Sequence[Trajectory]) -> str:
+    return str(dataset) if isinstance(dataset, (str, Path)) else f"of {len(dataset)} trajectories"  # type: ignore[arg-type]
