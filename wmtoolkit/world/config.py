@@ -1,0 +1,37 @@
+"""Options of the front-end that puts trajectories before a LLaDA2 network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What the front-end adds to LLaDA2. With every option off it is LLaDA2's own embedding and head.
+
+    Attributes:
+        compositional: a cell's embedding and output row are sums of an object, a colour and a state row.
+        slot_features: a learned embedding for each slot of a block.
+        action_features: the action of a step is added to every token of its block.
+        axes: rotary positions on (time, x, y) instead of the token's index.
+        egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
+            gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
+        memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
+        recent: number of newest frames kept whole; training supervises as many steps in each window.
+    """
+
+    compositional: bool = True
+    slot_features: bool = True
+    action_features: bool = True
+    axes: bool = True
+    egomotion: bool = True
+    memory: int = 52
+    recent: int = 3
+
+    def __post_init__(self) -> None:
+        if self.memory < 0 or self.recent < 1:
+            raise ValueError(f"world: memory {self.memory} must be at least 0 and recent {self.recent} at least 1")
+        if self.egomotion and not self.axes:
+            raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
+        if self.memory and not self.egomotion:
+            raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")

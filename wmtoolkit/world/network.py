@@ -1,0 +1,145 @@
+"""The trainable whole: a front-end that embeds tokens, and the LLaDA2 network behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from wmtoolkit.llada2 import BlockCache, LLaDA2MoeConfig, LLaDA2MoeForCausalLM
+from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.tokenizer import ATTRIBUTES, WorldTokenizer
+from wmtoolkit.world.tokens import ACTION_FEATURES, SLOTS
+
+
+class WorldNetwork(nn.Module):
+    """Embeds tokens, runs LLaDA2 on them and scores completions.
+
+    Args:
+        llada2: architecture; its vocabulary size and rotary axes must fit the front-end (``fitted`` sets them).
+        world: the front-end's options.
+    """
+
+    def __init__(self, llada2: LLaDA2MoeConfig, world: WorldConfig) -> None:
+        super().__init__()
+        self.world = world
+        self.tokenizer = tokenizer = WorldTokenizer()
+        self.llada2 = LLaDA2MoeForCausalLM(llada2)
+        width, std = llada2.hidden_size, llada2.initializer_range
+
+        def rows(count: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(count, width) * std)
+
+        if world.compositional:
+            parts = _composition(tokenizer)
+            self.register_buffer("composition", torch.from_numpy(parts), persistent=False)
+            self.input_rows, self.output_rows = rows(parts.shape[1]), rows(parts.shape[1])
+            self.llada2.model.word_embeddings.weight.requires_grad_(False)
+            self.llada2.lm_head.weight.requires_grad_(False)
+        if world.slot_features:
+            self.slot_rows = rows(SLOTS)
+        if world.action_features:
+            self.action_rows = rows(ACTION_FEATURES)
+        if world.egomotion:
+            self.lost_row = rows(1)
+        full = [tokenizer.cell_ids(np.array(cell)) for cell in np.ndindex(*ATTRIBUTES)]
+        self.completions = torch.tensor(np.array(full))
+        """Ids of the fully specified cells: the only possible targets of a cell."""
+        self.register_buffer("_agreeing", torch.from_numpy(_agreement(tokenizer, np.array(full))), persistent=False)
+
+    @staticmethod
+    def fitted(llada2: LLaDA2MoeConfig, world: WorldConfig) -> LLaDA2MoeConfig:
+        """The architecture with the vocabulary size, pad id and rotary axes that the front-end needs."""
+        changed = LLaDA2MoeConfig.from_dict(llada2.to_dict())
+        changed.vocab_size = WorldTokenizer().vocab_size
+        changed.pad_token_id = WorldTokenizer.pad
+        changed.rope_axes = 3 if world.axes else 1
+        return changed
+
+    @property
+    def device(self) -> torch.device:
+        return self.llada2.lm_head.weight.device
+
+    def input_table(self) -> torch.Tensor:
+        """(V, H) word embeddings, composed if the vocabulary is compositional."""
+        return self.composition @ self.input_rows if self.world.compositional else self._plain_input
+
+    def output_table(self) -> torch.Tensor:
+        """(V, H) rows of the output head."""
+        return self.composition @ self.output_rows if self.world.compositional else self.llada2.lm_head.weight
+
+    @property
+    def _plain_input(self) -> torch.Tensor:
+        return self.llada2.model.word_embeddings.weight
+
+    @torch.no_grad()
+    def write_tables(self) -> None:
+        """Write the composed tables into the LLaDA2 network, which so becomes a plain checkpoint."""
+        if self.world.compositional:
+            self._plain_input.copy_(self.input_table())
+            self.llada2.lm_head.weight.copy_(self.output_table())
+
+    def embed(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings (B, S, H) and rotary positions (3, B, S); positions are None without axes."""
+        embedded = F.embedding(tokens["ids"], self.input_table())
+        if self.world.slot_features:
+            embedded = embedded + F.embedding(tokens["slot"], self.slot_rows)
+        if self.world.action_features:
+            embedded = embedded + F.embedding(tokens["action"], self.action_rows)
+        if self.world.egomotion:
+            embedded = embedded + (1 - tokens["known"])[..., None] * self.lost_row
+        positions = torch.stack([tokens["time"], tokens["x"], tokens["y"]]) if self.world.axes else None
+        return embedded, positions
+
+    def forward(
+        self,
+        tokens: dict[str, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: BlockCache | None = None,
+    ) -> torch.Tensor:
+        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``)."""
+        embedded, positions = self.embed(tokens)
+        return self.llada2.model(
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=past_key_values,
+        ).last_hidden_state
+
+    def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Scores of the fully specified cells that agree with what is visible of each.
+
+        Args:
+            hidden: (n, H); ids: (n,) the (partly) masked cells as given to the network.
+
+        Returns:
+            (n, 264) float32 over ``completions``, -inf where a completion contradicts a visible attribute.
+        """
+        logits = (hidden @ self.output_table()[self.completions.to(hidden.device)].T.to(hidden.dtype)).float()
+        return logits.masked_fill(~self._agreeing[ids - self.tokenizer.cells.start], float("-inf"))
+
+    def logits(self, hidden: torch.Tensor, kind: range) -> torch.Tensor:
+        """Scores (..., len(kind)) float32 of the tokens of one kind, e.g. ``tokenizer.actions``."""
+        return (hidden @ self.output_table()[kind.start : kind.stop].T.to(hidden.dtype)).float()
+
+
+def _composition(tokenizer: WorldTokenizer) -> np.ndarray:
+    """(V, R) float32 of 0/1: which rows sum up to each token's row."""
+    plain = tokenizer.cells.start
+    sizes = [size + 1 for size in ATTRIBUTES]
+    parts = np.zeros((tokenizer.vocab_size, plain + sum(sizes)), dtype=np.float32)
+    parts[np.arange(plain), np.arange(plain)] = 1
+    attributes = tokenizer.cell_attributes(np.array(tokenizer.cells))
+    first = plain
+    for channel, size in enumerate(sizes):
+        parts[np.array(tokenizer.cells), first + attributes[:, channel]] = 1
+        first += size
+    return parts
+
+
+def _agreement(tokenizer: WorldTokenizer, full: np.ndarray) -> np.ndarray:
+    """(420, 264) bool: whether a full cell agrees with the visible attributes of a cell id."""
+    given = tokenizer.cell_attributes(np.array(tokenizer.cells))[:, None]
+    target = tokenizer.cell_attributes(full)[None]
+    return ((given == target) | (given == ATTRIBUTES)).all(-1)

@@ -1,0 +1,175 @@
+"""What the network reads: flat sequences of tokens, each with the features that place it in the trajectory.
+
+A sequence is ``[mission][memory][frames...]``, and in block-causal training ``[frames again, with masks]`` behind.
+Everything here is computed from what is visible: a hidden action or cell cannot leak through a coordinate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from wmtoolkit.world import geometry, grid
+from wmtoolkit.world.tokenizer import ACTION, ATTRIBUTES, BEHAVIOUR, BLOCK, FIRST_CELL, FIRST_WORD, WorldTokenizer
+
+SLOTS = 2 * BLOCK + 1
+"""Slots told apart: those of the mission block, those of a step's block, and a remembered cell."""
+UNKNOWN_ACTION = len(grid.ACTIONS) + 1
+NO_ACTION = UNKNOWN_ACTION + 1
+ACTION_FEATURES = NO_ACTION + 1
+"""Action feature of a token: 0-6, 7 = BOS, unknown, none."""
+_MEMORY_SLOT = 2 * BLOCK
+_TOKENIZER = WorldTokenizer()
+
+
+@dataclass
+class Tokens:
+    """B sequences of S tokens; every field is (B, S).
+
+    Attributes:
+        ids: int64 token ids.
+        slot: int64 place in its block, 0-104.
+        action: int64 feature of the action that led to the token's frame.
+        time: int64, 0 for the mission and t+1 for the frame after t actions.
+        x, y: int64 coordinates, of the world with egomotion and of the view without.
+        known: bool, False where the way to the token's frame is hidden.
+        valid: bool, False for padding, which nothing attends to.
+    """
+
+    ids: np.ndarray
+    slot: np.ndarray
+    action: np.ndarray
+    time: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    known: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def length(self) -> int:
+        """Tokens in a sequence S."""
+        return self.ids.shape[1]
+
+    def tensors(self, device: torch.device | str) -> dict[str, torch.Tensor]:
+        """The fields as long tensors on a device."""
+        return {
+            field.name: torch.as_tensor(getattr(self, field.name), dtype=torch.long, device=device)
+            for field in fields(self)
+        }
+
+
+def joined(*parts: Tokens) -> Tokens:
+    """Sequences laid end to end."""
+    return Tokens(*(np.concatenate([getattr(part, field.name) for part in parts], axis=1) for field in fields(Tokens)))
+
+
+def mission_tokens(ids: np.ndarray, length: int | None = None) -> Tokens:
+    """Mission blocks (B, 52), cut to ``length`` tokens (default: what the longest mission needs, in steps of 8)."""
+    if length is None:
+        used = int((ids != _TOKENIZER.pad).sum(axis=1).max())
+        length = min(BLOCK, -(-used // 8) * 8)
+    ids = ids[:, :length]
+    zeros = np.zeros_like(ids)
+    return Tokens(
+        ids=ids,
+        slot=zeros + np.arange(length),
+        action=zeros + NO_ACTION,
+        time=zeros,
+        x=zeros,
+        y=zeros,
+        known=zeros == 0,
+        valid=ids != _TOKENIZER.pad,
+    )
+
+
+def memory_tokens(ids: np.ndarray, times: np.ndarray, world: np.ndarray) -> Tokens:
+    """Remembered cells as ``LastSeen.recall`` gives them: (B, M), (B, M), (B, M, 2)."""
+    valid = times >= 0
+    return Tokens(
+        ids=np.where(valid, ids, _TOKENIZER.pad),
+        slot=np.full_like(ids, _MEMORY_SLOT),
+        action=np.full_like(ids, NO_ACTION),
+        time=np.where(valid, times, 0),
+        x=np.where(valid, world[..., 0], 0),
+        y=np.where(valid, world[..., 1], 0),
+        known=np.ones(ids.shape, bool),
+        valid=valid,
+    )
+
+
+def frame_tokens(
+    ids: np.ndarray,
+    time: np.ndarray,
+    position: np.ndarray | None = None,
+    heading: np.ndarray | None = None,
+    known: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+) -> Tokens:
+    """Blocks of time steps.
+
+    Args:
+        ids: (B, N, 52).
+        time: (B, N).
+        position, heading: (B, N, 2), (B, N) pose of the agent; None for coordinates of the view.
+        known: (B, N) bool, whether the pose is certain (default True).
+        valid: (B, N) bool, False for frames that are not there (default True).
+    """
+    batch, count, _ = ids.shape
+    if valid is None:
+        valid = np.ones((batch, count), bool)
+    action = ids[..., ACTION] - _TOKENIZER.actions.start
+    action = np.where(ids[..., ACTION] == _TOKENIZER.mask, UNKNOWN_ACTION, action)
+    action = np.where(valid, action, NO_ACTION)
+    if position is None or heading is None:
+        place = np.broadcast_to(_VIEW, (batch, count, BLOCK, 2))
+    else:
+        place = position[:, :, None, :] + _OFFSETS[heading]
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, BLOCK, axis=1)
+
+    return Tokens(
+        ids=np.where(valid[..., None], ids, _TOKENIZER.pad).reshape(batch, -1),
+        slot=np.broadcast_to(BLOCK + np.arange(BLOCK), ids.shape).reshape(batch, -1),
+        action=spread(action),
+        time=spread(time),
+        x=place[..., 0].reshape(batch, -1),
+        y=place[..., 1].reshape(batch, -1),
+        known=spread(np.ones((batch, count), bool) if known is None else known),
+        valid=spread(valid),
+    )
+
+
+def reckon(
+    ids: np.ndarray, previous: np.ndarray, position: np.ndarray, heading: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pose of the frame that follows a frame, from visible tokens alone.
+
+    Args:
+        ids: (..., 52) the new block, perhaps with masks: only its action is looked at.
+        previous: (..., 52) the block before it, perhaps with masks.
+        position, heading: (..., 2), (...) pose of the previous block.
+
+    Returns:
+        position, heading, known (...): where the action is hidden, or it is FORWARD and what stood in front is, the
+        previous pose is returned with known = False.
+    """
+    action = ids[..., ACTION] - _TOKENIZER.actions.start
+    hidden = ids[..., ACTION] == _TOKENIZER.mask
+    front = _TOKENIZER.cell_attributes(previous[..., _FRONT_SLOT])
+    blind = (action == grid.FORWARD) & (front == ATTRIBUTES)[..., [0, 2]].any(-1)
+    known = ~hidden & ~blind
+    front = np.where(known[..., None], front, grid.WALL)
+    moved = position + geometry.displacement(heading, action, front) * known[..., None]
+    return moved, np.where(known, geometry.turned(heading, action), heading), known
+
+
+_FRONT_SLOT = FIRST_CELL + grid.FRONT_CELL[0] * grid.VIEW + grid.FRONT_CELL[1]
+_VIEW = np.full((BLOCK, 2), grid.AGENT_CELL, dtype=np.int64)
+_VIEW[FIRST_CELL:] = np.stack(np.divmod(np.arange(grid.CELLS), grid.VIEW), axis=-1)
+_OFFSETS = np.zeros((len(grid.DIRECTIONS), BLOCK, 2), dtype=np.int64)
+_OFFSETS[:, FIRST_CELL:] = grid.world_offsets(np.arange(len(grid.DIRECTIONS))).reshape(-1, grid.CELLS, 2)
+
+assert (BEHAVIOUR, FIRST_WORD) == (0, 1)
