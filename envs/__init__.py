@@ -4,19 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wmtoolkit.envs.features import MissionGridExtractor
     from wmtoolkit.envs.imagination import ImaginationEnv
     from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
+    from wmtoolkit.envs.missions import TokenizedMission
     from wmtoolkit.envs.observability import PartialObservability, VectorPartialObservability
     from wmtoolkit.envs.real import make_real_env
     from wmtoolkit.envs.rendering import draw_view, side_by_side, write_gif, write_video
+    from wmtoolkit.envs.sb3 import make_sb3_vec_env
 
 _PUBLIC = {
     "ImaginationEnv": "imagination",
     "ImaginationVectorEnv": "imagination_vector",
+    "MissionGridExtractor": "features",
     "PartialObservability": "observability",
+    "TokenizedMission": "missions",
     "VectorPartialObservability": "observability",
     "draw_view": "rendering",
     "make_real_env": "real",
+    "make_sb3_vec_env": "sb3",
     "side_by_side": "rendering",
     "write_gif": "rendering",
     "write_video": "rendering",
@@ -24,10 +30,13 @@ _PUBLIC = {
 __all__ = [
     "ImaginationEnv",
     "ImaginationVectorEnv",
+    "MissionGridExtractor",
     "PartialObservability",
+    "TokenizedMission",
     "VectorPartialObservability",
     "draw_view",
     "make_real_env",
+    "make_sb3_vec_env",
     "side_by_side",
     "write_gif",
     "write_video",

@@ -124,7 +124,7 @@ def recordings(dataset: str | os.PathLike[str] | Sequence[Trajectory] | None, le
     if isinstance(dataset, (str, os.PathLike)):
         from wmtoolkit.data import load_trajectories
 
-        found: Sequence[Trajectory] = load_trajectories(dataset)
+        found: Sequence[Trajectory] = load_trajectories(os.fspath(dataset))
     else:
         found = dataset
     chosen = [episode for episode in found if episode.level in (None, level)]
