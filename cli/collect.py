@@ -1,0 +1,59 @@
+"""``wmtool collect``: record trajectories into Minari datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from wmtoolkit.cli.common import command_options, say
+
+
+@click.command(
+    epilog="Example: wmtool collect --level BabyAI-GoToLocal-v0 --episodes 1000 --workers 2 --out ./gotolocal"
+)
+@click.option("--level", "levels", multiple=True, metavar="ID", help="Level id, or module:Id; may be repeated.")
+@click.option("--episodes", type=click.IntRange(1), help="Episodes a level [1000].")
+@click.option("--policy", metavar="NAME", help="mix, bot, noisy, random, tour, or an agent's name [mix].")
+@click.option("--share", "shares", multiple=True, metavar="NAME=X", help="Share of a behaviour in the mix; repeated.")
+@click.option("--config", metavar="NAME|FILE", help="YAML with levels, episodes, policy, shares and split.")
+@click.option("--seed", type=click.IntRange(0), help="First level seed; episode i takes seed + i [0].")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--max-steps", type=click.IntRange(1), help="Cut episodes after so many actions.")
+@click.option("--held-out", multiple=True, metavar="PAIR", help="Colour and object for the test split, 'red box'.")
+@click.option("--checkpoint", metavar="DIR", help="World model of an agent that needs one.")
+@click.option("--out", metavar="NAME|DIR", help="Minari id or folder; several levels take a folder.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted collection.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--dry-run", is_flag=True, help="Print what would be collected and the time it takes.")
+@command_options
+def collect(**options: Any) -> dict[str, Any]:
+    """Record trajectories of levels into datasets, one a level."""
+    from wmtoolkit.data.recipes import collect_levels, collection_recipe
+
+    recipe = collection_recipe(
+        options.pop("config"),
+        levels=options.pop("levels"),
+        episodes=options.pop("episodes"),
+        policy=options.pop("policy"),
+        shares=options.pop("shares"),
+        seed=options.pop("seed"),
+        max_steps=options.pop("max_steps"),
+        held_out=options.pop("held_out"),
+    )
+    return collect_levels(recipe, make_agent=_agent_factory(options.pop("checkpoint")), say=say, **options)
+
+
+def _agent_factory(checkpoint: str | None) -> Any:
+    from functools import partial
+
+    return partial(_make_agent, checkpoint)
+
+
+def _make_agent(checkpoint: str | None, name: str, env: Any) -> Any:
+    from wmtoolkit.agents import make_agent
+
+    if name in ("random", "bot") or name.startswith("sb3:"):
+        return make_agent(name, env=env)
+    from wmtoolkit import AnyOrderWorldModel
+
+    return make_agent(name, world_model=AnyOrderWorldModel.from_pretrained(checkpoint), env=env)
