@@ -140,6 +140,7 @@ class PartialObservability(gymnasium.Wrapper, RecordConstructorArgs):
     def __init__(self, env: gymnasium.Env, **corruption: Any) -> None:
         RecordConstructorArgs.__init__(self, **corruption)
         gymnasium.Wrapper.__init__(self, env)
+        _check_space(env.observation_space)
         self.filter = ObservationFilter(_corruption(corruption), np.random.default_rng(0))
         self._seeded = False
 
@@ -168,6 +169,7 @@ class VectorPartialObservability(VectorWrapper):
 
     def __init__(self, env: VectorEnv, **corruption: Any) -> None:
         super().__init__(env)
+        _check_space(env.single_observation_space)
         settings = _corruption(corruption)
         self.filters = [ObservationFilter(settings, np.random.default_rng()) for _ in range(self.num_envs)]
         self._depth = 0
@@ -213,6 +215,12 @@ class VectorPartialObservability(VectorWrapper):
             else:
                 images[lane] = own.shown
         return {**observation, "image": images}, {**infos, "visible": visible, "_visible": present}
+
+
+def _check_space(space: gymnasium.Space) -> None:
+    image = space["image"] if isinstance(space, gymnasium.spaces.Dict) and "image" in space.spaces else None
+    if image is None or image.shape != (grid.VIEW, grid.VIEW, 3):
+        raise UserError("partial observability needs observations that are dicts with 7x7x3 views")
 
 
 def _corruption(settings: Mapping[str, Any]) -> Corruption:

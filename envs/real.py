@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+from gymnasium.utils import RecordConstructorArgs
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL, make_level, reset_level
 
 
-class RealLevel(gymnasium.Wrapper):
+class RealLevel(gymnasium.Wrapper, RecordConstructorArgs):
     """A level whose reset leaves stdout clean and whose first observation is up to date (see ``reset_level``)."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

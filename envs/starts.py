@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
+from wmtoolkit.data import EpisodeStore, open_store
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -122,15 +122,28 @@ def recordings(dataset: str | os.PathLike[str] | Sequence[Trajectory] | None, le
     if dataset is None:
         return ()
     if isinstance(dataset, (str, os.PathLike)):
-        from wmtoolkit.data import load_trajectories
-
-        found: Sequence[Trajectory] = load_trajectories(os.fspath(dataset))
+        store = open_store([os.fspath(dataset)])
+        episodes = [name in ("", level) for name in store.level_ids]
+        chosen: Sequence[Trajectory] = _Stored(store, np.flatnonzero(np.array(episodes)[store.levels]))
     else:
-        found = dataset
-    chosen = [episode for episode in found if episode.level in (None, level)]
+        chosen = [episode for episode in dataset if episode.level in (None, level)]
     if not chosen:
-        raise UserError(f"dataset {_name(dataset)} holds no episode of {level}")
+        name = str(dataset) if isinstance(dataset, (str, os.PathLike)) else f"of {len(dataset)} trajectories"
+        raise UserError(f"dataset {name} holds no episode of {level}")
     return chosen
+
+
+class _Stored(Sequence[Trajectory]):
+    """Some episodes of a store, read when asked for."""
+
+    def __init__(self, store: EpisodeStore, episodes: np.ndarray) -> None:
+        self.store, self.episodes = store, episodes
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.store.trajectory(int(self.episodes[index]))
 
 
 def mission_max_steps(level: gymnasium.Env, mission: str) -> int:
@@ -144,7 +157,3 @@ def mission_max_steps(level: gymnasium.Env, mission: str) -> int:
     clauses = re.split(r", then | after you | and ", mission)
     navigations = sum(2 if clause.startswith("put ") else 1 for clause in clauses)
     return navigations * base.room_size**2 * base.num_rows * base.num_cols
-
-
-def _name(dataset: str | os.PathLike[str] | Sequence[Trajectory]) -> str:
-    return str(dataset) if isinstance(dataset, (str, Path)) else f"of {len(dataset)} trajectories"  # type: ignore[arg-type]

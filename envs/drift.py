@@ -1,0 +1,115 @@
+"""Imagination beside reality: how far k imagined steps drift from the real ones."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import RecordConstructorArgs
+
+from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.recording import Recorder
+from wmtoolkit.envs.rendering import draw_view, side_by_side
+from wmtoolkit.errors import UserError
+from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.trajectory import Outcome, Trajectory
+
+_MEASURES = ("cell_accuracy", "frame_exact", "direction_equal", "outcome_equal")
+
+
+class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
+    """Runs the world model beside a real environment, on the same actions, and reports where they part.
+
+    Imagination branches from the real history, goes on alone for ``horizon`` steps, and branches anew.
+    ``info["drift"]`` holds ``step`` (imagined steps since the branch), ``cell_accuracy`` (share of equal cells),
+    ``frame_exact``, ``direction_equal``, ``outcome_equal`` (bools) and ``log_prob`` (nats, of the imagined step);
+    ``info["imagined"]`` is the imagined view (7, 7, 3) uint8. ``render`` shows both views side by side.
+
+    Args:
+        env: a real environment whose observations are dicts of image, direction and mission.
+        checkpoint: folder of a checkpoint or a loaded model; None: the packaged one.
+        horizon: imagined steps between two looks at reality.
+
+    Raises:
+        UserError: for a missing checkpoint or a horizon below 1.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None = None,
+        horizon: int = 8,
+    ) -> None:
+        if horizon < 1:
+            raise UserError(f"horizon must be at least 1, not {horizon}")
+        RecordConstructorArgs.__init__(self, checkpoint=checkpoint, horizon=horizon)
+        gymnasium.Wrapper.__init__(self, env)
+        self.world_model = load_world_model(checkpoint)
+        self.horizon = horizon
+        self._recorder: Recorder | None = None
+        self._state: Any = None
+        self._imagined_steps = 0
+        self._counts = np.zeros(horizon, dtype=np.int64)
+        self._sums = np.zeros((horizon, len(_MEASURES)))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._recorder = Recorder(Trajectory.start(observation, seed=seed))
+        self._branch()
+        return observation, info
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        recorder = self._running()
+        if self._imagined_steps == self.horizon:
+            self._branch()
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        recorder.add(int(action), observation, float(reward), terminated, truncated)
+        self._state = self._state.step(np.array([int(action)]))
+        self._imagined_steps += 1
+        imagined = np.array(self._state.images[0], dtype=np.uint8)
+        cells = (imagined == observation["image"]).all(axis=-1)
+        outcome = Outcome.CONTINUE
+        if terminated:
+            outcome = Outcome.SUCCESS if float(reward) > 0 else Outcome.FAILURE
+        drift = {
+            "step": self._imagined_steps,
+            "cell_accuracy": float(cells.mean()),
+            "frame_exact": bool(cells.all()),
+            "direction_equal": int(self._state.directions[0]) == int(observation["direction"]),
+            "outcome_equal": int(self._state.sampled_outcomes[0]) == outcome,
+            "log_prob": float(self._state.log_prob[0]),
+        }
+        self._counts[self._imagined_steps - 1] += 1
+        self._sums[self._imagined_steps - 1] += [drift[name] for name in _MEASURES]
+        if self._state.sampled_outcomes[0] != Outcome.CONTINUE:
+            # What follows an imagined ending means nothing: look at reality again.
+            self._imagined_steps = self.horizon
+        return observation, reward, terminated, truncated, {**info, "drift": drift, "imagined": imagined}
+
+    def report(self) -> list[dict[str, float]]:
+        """Means over all steps so far, one row for each number of imagined steps since the branch that occurred."""
+        rows = []
+        for index in np.flatnonzero(self._counts):
+            means = dict(zip(_MEASURES, (self._sums[index] / self._counts[index]).tolist(), strict=True))
+            rows.append({"step": int(index) + 1, "n": int(self._counts[index]), **means})
+        return rows
+
+    def render(self) -> Any:
+        """Real and imagined view side by side, (H, W, 3) uint8, uncertain cells faded."""
+        real = draw_view(self._running().trajectory.images[-1])
+        imagined = draw_view(np.asarray(self._state.images[0]), np.asarray(self._state.confidence[0]))
+        return side_by_side([real, imagined], ["real", f"imagined, {self._imagined_steps} steps"])
+
+    def _running(self) -> Recorder:
+        if self._recorder is None:
+            raise ResetNeeded("no episode yet: call reset() first")
+        return self._recorder
+
+    def _branch(self) -> None:
+        self._state = self.world_model.rollout_state([self._running().trajectory])
+        self._imagined_steps = 0
