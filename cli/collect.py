@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from wmtoolkit.cli.common import command_options, say
 @click.option("--seed", type=click.IntRange(0), help="First level seed; episode i takes seed + i [0].")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--max-steps", type=click.IntRange(1), help="Cut episodes after so many actions.")
+@click.option("--time-limit", "seconds", type=float, help="Seconds after which an episode is left out [30].")
 @click.option("--held-out", multiple=True, metavar="PAIR", help="Colour and object for the test split, 'red box'.")
 @click.option("--checkpoint", metavar="DIR", help="World model of an agent that needs one.")
 @click.option("--out", metavar="NAME|DIR", help="Minari id or folder; several levels take a folder.")
@@ -38,21 +40,17 @@ def collect(**options: Any) -> dict[str, Any]:
         shares=options.pop("shares"),
         seed=options.pop("seed"),
         max_steps=options.pop("max_steps"),
+        seconds=options.pop("seconds"),
         held_out=options.pop("held_out"),
     )
-    return collect_levels(recipe, make_agent=_agent_factory(options.pop("checkpoint")), say=say, **options)
-
-
-def _agent_factory(checkpoint: str | None) -> Any:
-    from functools import partial
-
-    return partial(_make_agent, checkpoint)
+    return collect_levels(recipe, make_agent=partial(_make_agent, options.pop("checkpoint")), say=say, **options)
 
 
 def _make_agent(checkpoint: str | None, name: str, env: Any) -> Any:
     from wmtoolkit.agents import make_agent
+    from wmtoolkit.agents.registry import needs
 
-    if name in ("random", "bot") or name.startswith("sb3:"):
+    if "world_model" not in needs(name):
         return make_agent(name, env=env)
     from wmtoolkit import AnyOrderWorldModel
 

@@ -38,7 +38,7 @@ class BehaviourError(Exception):
     """The behaviour does not know how to go on: it gave up, ran in circles or broke."""
 
 
-class _Stack(list):
+class _Stack(list[Any]):
     """The bot's stack of subgoals, which counts how often its top is read: a hang becomes an error, on any machine."""
 
     reads = 0
@@ -55,7 +55,7 @@ class _Bot(BabyAIBot):
 
     def __init__(self, env: MiniGridEnv) -> None:
         super().__init__(env)
-        self.stack = _Stack(self.stack)
+        self._counted = self.stack = _Stack(self.stack)
 
     def _process_obs(self) -> None:
         width, height = self.vis_mask.shape
@@ -64,7 +64,7 @@ class _Bot(BabyAIBot):
                 self.vis_mask[x, y] = True
 
     def replan(self, action_taken: int | None = None) -> int:
-        self.stack.reads = 0
+        self._counted.reads = 0
         try:
             action = super().replan(action_taken)
         except BehaviourError:
@@ -76,7 +76,7 @@ class _Bot(BabyAIBot):
         return int(action)
 
 
-def has_bot(env: MiniGridEnv) -> bool:
+def has_bot(env: Any) -> bool:
     """Whether this level has an expert: BabyAI's bot, or for other levels a walker to their goal square."""
     return hasattr(env, "instrs") or bool(walker.objects(env, ("goal",)))
 
@@ -100,13 +100,15 @@ def _goal_bot(env: MiniGridEnv) -> Actor:
     """Walks to the goal square; fetches the key of a locked door on the way."""
 
     def act(observation: dict[str, Any], previous: int | None) -> int:
-        path = walker.path_to(env, lambda cell: _kind(env, cell) == "goal")
+        goals = {cell for cell, _ in walker.objects(env, ("goal",))}
+        path = walker.path_to(env, lambda cell: cell in goals)
         reached_action = grid.FORWARD
         if path is None:
             locked = {door.color for _, door in walker.objects(env, ("door",)) if door.is_locked}
             if env.carrying is not None:
                 raise BehaviourError("no way to the goal")
-            path = walker.path_to(env, lambda cell: _kind(env, cell) == "key" and env.grid.get(*cell).color in locked)
+            keys = {cell for cell, key in walker.objects(env, ("key",)) if key.color in locked}
+            path = walker.path_to(env, lambda cell: cell in keys)
             reached_action = grid.PICKUP
         if path is None:
             raise BehaviourError("no way to the goal")
@@ -117,11 +119,6 @@ def _goal_bot(env: MiniGridEnv) -> Actor:
         return action
 
     return act
-
-
-def _kind(env: MiniGridEnv, cell: walker.Cell) -> str | None:
-    found = env.grid.get(*cell)
-    return None if found is None else found.type
 
 
 def random(env: MiniGridEnv, rng: np.random.Generator) -> Actor:

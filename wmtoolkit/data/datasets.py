@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtoolkit.data import hdf5
-from wmtoolkit.data.files import read_json, sha256, whole_folder, write_json
+from wmtoolkit.data.files import only_one, read_json, sha256, whole_folder, write_json
 from wmtoolkit.data.splits import SPLITS, SplitRule
 from wmtoolkit.data.store import EpisodeStore, StoreWriter, merge_stores, read_index
 from wmtoolkit.errors import UserError
@@ -109,17 +109,29 @@ def packed_store(path: Path) -> Path:
         raise UserError(f"{source} is missing; collect or copy the dataset again")
     beside = path / PACKED
     writable = os.access(path, os.W_OK)
-    folder = beside if writable or beside.is_dir() else cache_root() / hashlib.sha256(bytes(path.resolve())).hexdigest()
-    try:
-        current = read_json(folder / "source.json")
-        size, modified = source.stat().st_size, source.stat().st_mtime_ns
-        matches = current["size"] == size and (current["modified"] == modified or current["sha256"] == sha256(source))
-        read_index(folder)
-    except (UserError, KeyError):
-        matches = False
-    if not matches:
-        _pack(path, folder)
+    named = hashlib.sha256(bytes(path.resolve())).hexdigest()
+    folder = beside if writable else cache_root() / "packed" / named
+    if not writable and _matches(beside, source):
+        return beside
+    if not _matches(folder, source):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(folder.with_name(f".{folder.name}.lock"), wait=True):
+            if not _matches(folder, source):
+                _pack(path, folder)
     return folder
+
+
+def _matches(folder: Path, source: Path) -> bool:
+    """Whether a packed store is whole and was built from the HDF5 file as it is now."""
+    try:
+        read_index(folder)
+        current = read_json(folder / "source.json")
+        state = source.stat()
+        return current["size"] == state.st_size and (
+            current["modified"] == state.st_mtime_ns or current["sha256"] == sha256(source)
+        )
+    except (UserError, KeyError):
+        return False
 
 
 def _pack(path: Path, folder: Path) -> None:
@@ -129,7 +141,6 @@ def _pack(path: Path, folder: Path) -> None:
     behaviour, level = _foreign_facts(metadata)
     episodes = metadata["total_episodes"]
     source = path / "data" / hdf5.FILE_NAME
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_folder(folder, overwrite=True) as temporary,
         StoreWriter(temporary) as writer,
@@ -173,8 +184,10 @@ def open_store(datasets: Sequence[str | Path], split: str | None = None) -> Epis
     merged = cache_root() / "stores" / hashlib.sha256(" ".join(prints).encode()).hexdigest()
     if not (merged / "index.json").is_file():
         merged.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(merged, overwrite=True) as temporary:
-            merge_stores([EpisodeStore(folder) for folder in folders], temporary)
+        with only_one(merged.with_name(f".{merged.name}.lock"), wait=True):
+            if not (merged / "index.json").is_file():
+                with whole_folder(merged, overwrite=True) as temporary:
+                    merge_stores([EpisodeStore(folder) for folder in folders], temporary)
     return EpisodeStore(merged, split)
 
 

@@ -32,9 +32,11 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary folder to fill; it becomes ``path`` when the block ends without an error.
 
     An existing ``path`` is replaced if it is empty or ``overwrite`` is set, and stays as it is until the last moment.
+    What killed processes left behind of this ``path`` is cleared away, so one process at a time may write it.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in (*path.parent.glob(f".{path.name}.tmp-*"), *path.parent.glob(f".{path.name}.old-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -58,17 +60,35 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a lock on the folder, which the system gives back even if the process is killed.
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing (disk full, no permission) into a ``UserError`` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); whatever was finished is kept: "
+            "make room or choose another --out, and go on with --resume"
+        ) from error
+
+
+@contextlib.contextmanager
+def only_one(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file ``path``; the system gives it back even if the process is killed.
+
+    Args:
+        path: of the lock file; its folder is there.
+        wait: wait for another process that holds it, or refuse.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, and ``wait`` is off.
     """
-    with (folder / ".lock").open("w") as lock:
+    with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process is {doing} here; wait for it or choose another --out") from None
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"{path.parent}: another process is writing here; wait for it or choose another --out"
+            ) from None
         yield
 
 

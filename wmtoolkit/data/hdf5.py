@@ -22,6 +22,8 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import BEHAVIOURS, Trajectory
 
 FILE_NAME = "main_data.hdf5"
+_SHARED_ARRAYS = 4000
+"""Arrays kept at hand for sharing; open handles cost memory."""
 _SCALAR = h5s.create(h5s.SCALAR)
 
 
@@ -68,6 +70,8 @@ class EpisodeWriter:
 
     def _constant(self, group: Any, name: str, values: np.ndarray) -> None:
         key = (values.dtype.str, len(values), values[:1].tobytes())
+        if len(self._shared) > _SHARED_ARRAYS:
+            self._shared.clear()
         if key in self._shared:
             h5o.link(self._shared[key], group, name.encode())
         else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import minari
+import numpy as np
 from gymnasium import spaces
 from minari.serialization import serialize_space
 
@@ -35,7 +36,7 @@ def observation_space() -> spaces.Dict:
     return spaces.Dict(
         {
             "direction": spaces.Discrete(len(grid.DIRECTIONS)),
-            "image": spaces.Box(0, 255, (grid.VIEW, grid.VIEW, 3), dtype="uint8"),
+            "image": spaces.Box(0, 255, (grid.VIEW, grid.VIEW, 3), dtype=np.uint8),
             "mission": spaces.Text(400, charset=string.ascii_lowercase + " ,"),
         }
     )

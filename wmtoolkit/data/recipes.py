@@ -14,19 +14,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from wmtoolkit.data.collection import (
-    DEFAULT_MIX,
-    POLICIES,
-    CollectionPlan,
-    MakeAgent,
-    behaviour_shares,
-    check_plan,
-    collect,
-    default_dataset_id,
-)
+from wmtoolkit.data.collection import check_target, collect_plan
 from wmtoolkit.data.datasets import DATASET_ID, dataset_path, open_store, read_metadata
 from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.data.plan import DEFAULT_MIX, EPISODE_SECONDS, POLICIES, CollectionPlan, behaviour_shares, check_plan
 from wmtoolkit.data.splits import SplitRule
+from wmtoolkit.data.workers import MakeAgent
 from wmtoolkit.errors import UserError
 
 DEFAULT_EPISODES = 1000
@@ -46,6 +39,7 @@ class CollectionRecipe:
         shares: of the behaviours in ``mix``.
         seed: the first level seed.
         max_steps: cut episodes after so many actions; None for the level's own limit.
+        seconds: wall-clock limit of an episode.
         split: how episodes are divided.
     """
 
@@ -55,6 +49,7 @@ class CollectionRecipe:
     shares: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     seed: int = 0
     max_steps: int | None = None
+    seconds: float = EPISODE_SECONDS
     split: SplitRule = field(default_factory=SplitRule)
 
     def plans(self) -> list[CollectionPlan]:
@@ -68,6 +63,7 @@ class CollectionRecipe:
                 seed=self.seed,
                 agent=None if self.policy in POLICIES else self.policy,
                 max_steps=self.max_steps,
+                seconds=self.seconds,
                 split=self.split,
             )
             for level in self.levels
@@ -112,6 +108,7 @@ def recipe_entries(document: Mapping[Any, Any], where: str) -> dict[str, Any]:
         "shares": (dict,),
         "seed": (int,),
         "max_steps": (int, type(None)),
+        "seconds": (int, float),
         "split": (dict,),
     }
     entries = {str(key): value for key, value in document.items()}
@@ -149,11 +146,12 @@ def collection_recipe(
     shares: Sequence[str] = (),
     seed: int | None = None,
     max_steps: int | None = None,
+    seconds: float | None = None,
     held_out: Sequence[str] = (),
 ) -> CollectionRecipe:
     """The recipe of a command line: the config's entries, each replaced by its option where that is given."""
     entries = read_recipe(config) if config else {}
-    given = {"episodes": episodes, "policy": policy, "seed": seed, "max_steps": max_steps}
+    given = {"episodes": episodes, "policy": policy, "seed": seed, "max_steps": max_steps, "seconds": seconds}
     entries |= {name: value for name, value in given.items() if value is not None}
     if levels:
         entries["levels"] = tuple(levels)
@@ -196,9 +194,11 @@ def collect_levels(
     level. A level that is there already is left as it is with ``resume``.
     """
     plans = recipe.plans()
-    targets = {plan.level: _target(plan.level, recipe, out, len(plans)) for plan in plans}
+    targets = {plan.level: _target(plan, out, len(plans)) for plan in plans}
     for plan in plans:
         check_plan(plan)
+        if not resume:
+            check_target(dataset_path(targets[plan.level]), overwrite=overwrite)
     if dry_run:
         seconds = sum(plan.episodes for plan in plans) * STEPS_AN_EPISODE / STEPS_A_SECOND / workers
         lines = [f"{plan.level}: {plan.episodes} episodes into {dataset_path(targets[plan.level])}" for plan in plans]
@@ -210,19 +210,8 @@ def collect_levels(
     rows = []
     for plan in plans:
         start = time.monotonic()
-        path = collect(
-            plan.level,
-            plan.episodes,
-            policy=recipe.policy,
-            seed=plan.seed,
-            workers=workers,
-            out=targets[plan.level],
-            shares=plan.shares if recipe.policy == "mix" else None,
-            split=plan.split,
-            max_steps=plan.max_steps,
-            resume=resume,
-            overwrite=overwrite,
-            make_agent=make_agent,
+        path = collect_plan(
+            plan, targets[plan.level], workers=workers, resume=resume, overwrite=overwrite, make_agent=make_agent
         )
         rows.append(_row(path, plan.level, time.monotonic() - start))
         say(
@@ -233,15 +222,14 @@ def collect_levels(
     return {"datasets": rows}
 
 
-def _target(level: str, recipe: CollectionRecipe, out: str | None, levels: int) -> str | Path:
-    dataset_id = default_dataset_id(level, recipe.policy)
+def _target(plan: CollectionPlan, out: str | None, levels: int) -> str | Path:
     if out is None:
-        return dataset_id
+        return plan.dataset_id
     if levels == 1:
         return out
     if DATASET_ID.fullmatch(out) and not Path(out).is_dir():
         raise UserError(f"--out {out!r} names one dataset, but {levels} levels are collected; give a folder")
-    return Path(out).expanduser() / dataset_id
+    return Path(out).expanduser() / plan.dataset_id
 
 
 def _row(path: Path, level: str, seconds: float) -> dict[str, Any]:

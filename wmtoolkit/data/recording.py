@@ -28,8 +28,8 @@ ACTORS: dict[str, MakeActor] = {
 }
 
 
-class EpisodeTimeout(Exception):
-    """The episode took longer than its time limit."""
+class EpisodeTimeout(BaseException):
+    """The episode took longer than its time limit. No ``Exception``: a behaviour must not take it for its own."""
 
 
 @dataclass(frozen=True)

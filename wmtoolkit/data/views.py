@@ -7,6 +7,7 @@ Here the 49 cells are looked up once and visibility is found row by row from a t
 from __future__ import annotations
 
 from functools import cache
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def seen_cells(env: MiniGridEnv) -> list[tuple[int, int]]:
 
 
 def speed_up(env: MiniGridEnv) -> bool:
-    """Make this environment object compute its observations the fast way; True if it could be done.
+    """Make this level compute its observations the fast way; True if it could be done. Copies of it stay fast.
 
     Left alone are levels with another view size and those that bring their own observations.
     """
@@ -119,9 +120,9 @@ def speed_up(env: MiniGridEnv) -> bool:
     )
     if not standard or env.agent_view_size != grid.VIEW:
         return False
-
-    def gen_obs() -> dict[str, Any]:
-        return {"image": fast_image(env), "direction": env.agent_dir, "mission": env.mission}
-
-    env.gen_obs = gen_obs  # type: ignore[method-assign]
+    env.gen_obs = MethodType(_gen_obs, env)  # type: ignore[method-assign]
     return True
+
+
+def _gen_obs(env: MiniGridEnv) -> dict[str, Any]:
+    return {"image": fast_image(env), "direction": env.agent_dir, "mission": env.mission}

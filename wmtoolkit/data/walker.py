@@ -97,7 +97,7 @@ def step_towards(env: MiniGridEnv, cell: Cell) -> int | None:
     turn = (_STEPS.index(offset) - env.agent_dir) % 4
     if turn:
         return grid.LEFT if turn == 3 else grid.RIGHT
-    ahead = env.grid.get(*cell)
+    ahead: Any = env.grid.get(*cell)
     if ahead is not None and ahead.type == "door" and not ahead.is_open:
         return grid.TOGGLE
     return grid.FORWARD
