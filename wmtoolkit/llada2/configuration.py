@@ -1,23 +1,46 @@
 """Configuration of LLaDA2-MoE under the field names of the original ``config.json``."""
 
-from __future__ import annotations
+import difflib
+import os
+from typing import Any, Self
 
-from typing import Any
+import torch
+from transformers import GenerationConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 
-from transformers import PreTrainedConfig
+from wmtoolkit.errors import UserError
 
 MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
 """The hub's name and dFactory's. The name never tells the layout of the experts: only the keys of the weights do."""
+
+ORIGINAL_ARCHITECTURE = "LLaDA2MoeModelLM"
+"""What the original's loaders look up in ``architectures``; saved instead of our class name."""
+
+# Fields that released LLaDA2 and Ling-family configs carry and the original network never reads.
+_CARRIED = (
+    "auto_map embedding_dropout image_patch_token moe_router_enable_expert_bias moe_shared_expert_intermediate_size "
+    "mtp_loss_scaling_factor norm_head norm_softmax norm_topk_prob num_nextn_predict_layers output_dropout "
+    "rope_interleave rotary_dim router_dtype router_type score_function seq_length topk_method use_qk_norm "
+    "use_rmsnorm using_split_qkv_in_self_attention"
+)
+# Fields that Transformers 4 and 5 write into, or read from, the config of any model.
+_GENERIC = (
+    "add_cross_attention attn_implementation cross_attention_hidden_size decoder_start_token_id experts_implementation "
+    "finetuning_task is_decoder mask_token_id model_type name_or_path num_labels output_attentions prefix pruned_heads "
+    "quantization_config rope_parameters sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder "
+    "tokenizer_class torch_dtype torchscript transformers_weights use_bfloat16"
+)
 
 
 class LLaDA2MoeConfig(PreTrainedConfig):
     """Architecture of a LLaDA2-MoE network (LLaDA2.0 technical report, inclusionAI 2025).
 
     Defaults are those of the original configuration class; released checkpoints state every field. Fields that the
-    original network carries and never reads (``use_qk_norm``, ``rotary_dim``, ``score_function``, ...) are kept as
-    they come and ignored.
+    original carries and never reads (``use_qk_norm``, ``rotary_dim``, ``score_function``, ...) are kept as they come
+    and ignored. A saved ``config.json`` keeps the original's flat names (``rope_theta``, ``torch_dtype``, ...).
 
     Args:
+        num_key_value_heads: 0 means one for each query head.
         head_dim: width of one attention head; ``hidden_size / num_attention_heads`` when not given.
         partial_rotary_factor: share of a head's channels that rotate (the first ones).
         first_k_dense_replace: number of leading layers with a dense MLP instead of experts.
@@ -25,71 +48,161 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         routed_scaling_factor: factor on the normalised weights of the chosen experts.
         rope_axes: number of position axes (our addition; 1 is LLaDA2's own). With A axes, ``position_ids`` is
             (A, batch, length) and rotary pair j turns with axis j mod A, so equal axes give LLaDA2's own rotation.
+
+    Raises:
+        UserError: naming the field that is unknown or whose value is of the wrong type.
     """
 
     model_type = "llada2_moe"
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - Transformers' convention
 
-    def __init__(
-        self,
-        vocab_size: int = 30592,
-        hidden_size: int = 1024,
-        intermediate_size: int | None = None,
-        num_hidden_layers: int = 24,
-        num_attention_heads: int = 16,
-        num_key_value_heads: int = 0,
-        hidden_act: str = "silu",
-        use_qkv_bias: bool = False,
-        use_bias: bool = True,
-        rms_norm_eps: float = 1e-5,
-        tie_word_embeddings: bool = False,
-        attention_dropout: float = 0.1,
-        initializer_range: float = 0.02,
-        max_position_embeddings: int = 16384,
-        rope_theta: float = 10000.0,
-        use_cache: bool = True,
-        rope_scaling: dict[str, Any] | None = None,
-        pad_token_id: int | None = 126081,
-        num_experts: int = 16,
-        num_shared_experts: int | None = 0,
-        num_experts_per_tok: int = 2,
-        n_group: int = 8,
-        topk_group: int = 4,
-        routed_scaling_factor: float = 2.5,
-        moe_intermediate_size: int | None = None,
-        first_k_dense_replace: int = 0,
-        head_dim: int | None = None,
-        output_router_logits: bool = False,
-        partial_rotary_factor: float = 0.5,
-        rope_axes: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.intermediate_size = intermediate_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.num_key_value_heads = num_key_value_heads or num_attention_heads
-        self.hidden_act = hidden_act
-        self.use_qkv_bias = use_qkv_bias
-        self.use_bias = use_bias
-        self.rms_norm_eps = rms_norm_eps
-        self.attention_dropout = attention_dropout
-        self.initializer_range = initializer_range
-        self.max_position_embeddings = max_position_embeddings
-        self.rope_theta = rope_theta
-        self.use_cache = use_cache
-        self.rope_scaling = rope_scaling
-        self.num_experts = num_experts
-        self.num_shared_experts = num_shared_experts
-        self.num_experts_per_tok = num_experts_per_tok
-        self.n_group = n_group
-        self.topk_group = topk_group
-        self.routed_scaling_factor = routed_scaling_factor
-        self.moe_intermediate_size = moe_intermediate_size
-        self.first_k_dense_replace = first_k_dense_replace
-        self.head_dim = head_dim or hidden_size // num_attention_heads
-        self.output_router_logits = output_router_logits
-        self.partial_rotary_factor = partial_rotary_factor
-        self.rope_axes = rope_axes
-        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
+    vocab_size: int = 30592
+    hidden_size: int = 1024
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 0
+    hidden_act: str = "silu"
+    use_qkv_bias: bool = False
+    use_bias: bool = True
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 16384
+    rope_theta: float = 10000.0
+    rope_scaling: dict | None = None  # plain data here; a deprecated property in Transformers
+    use_cache: bool = True
+    use_sliding_window: bool = False
+    sliding_window: int | None = 4096
+    max_window_layers: int = 28
+    pad_token_id: int | None = 126081
+    bos_token_id: int | None = None
+    eos_token_id: int | list | None = None
+    num_experts: int = 16
+    num_shared_experts: int | None = 0
+    num_experts_per_tok: int = 2
+    n_group: int = 8
+    topk_group: int = 4
+    routed_scaling_factor: float = 2.5
+    moe_intermediate_size: int | None = None
+    first_k_dense_replace: int = 0
+    head_dim: int | None = None
+    output_router_logits: bool = False
+    partial_rotary_factor: float = 0.5
+    rope_axes: int = 1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _check_names(kwargs)
+        if kwargs.get("model_type", self.model_type) not in MODEL_TYPES:
+            raise UserError(
+                f"config field model_type is {kwargs['model_type']!r}; LLaDA2 has {' and '.join(MODEL_TYPES)}"
+            )
+        # Transformers 5 folds the rotary fields into one dictionary: unfold it, so that ours stay flat.
+        folded = dict(kwargs.pop("rope_parameters", None) or {})
+        self.rope_theta = folded.pop("rope_theta", self.rope_theta)
+        self.partial_rotary_factor = folded.pop("partial_rotary_factor", self.partial_rotary_factor)
+        if folded.get("rope_type", "default") != "default":
+            self.rope_scaling = folded
+        _check_types(self)
+        self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
+        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the rest of Transformers' arguments are in kwargs
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
+        """Read ``config.json`` of a folder or hub repository, of either model type; see Transformers."""
+        fields, kwargs = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        try:
+            return cls.from_dict(fields, **kwargs)
+        except UserError as error:
+            raise UserError(f"{pretrained_model_name_or_path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields under the original's names."""
+        fields = super().to_dict()
+        fields["model_type"] = self.model_type
+        if "dtype" in fields:
+            fields["torch_dtype"] = fields.pop("dtype")
+        for name in ("bos_token_id", "eos_token_id"):
+            if fields.get(name, 0) is None:
+                del fields[name]
+        if self.rope_axes == 1:
+            fields.pop("rope_axes", None)
+        if fields.get("architectures"):
+            ours = ("LLaDA2MoeForCausalLM", "LLaDA2MoeModel")
+            fields["architectures"] = [ORIGINAL_ARCHITECTURE if a in ours else a for a in fields["architectures"]]
+        return fields
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The original's name of ``dtype``."""
+        return self.dtype  # type: ignore[return-value]  # Transformers has turned a name into the type by now
+
+    @torch_dtype.setter
+    def torch_dtype(self, value: torch.dtype | None) -> None:
+        self.dtype = value
+
+    def check_buildable(self) -> None:
+        """Raise a UserError that names the field if no network can be built from this configuration."""
+        sparse = self.first_k_dense_replace < self.num_hidden_layers
+        experts_in_reach = self.num_experts // max(self.n_group, 1) * self.topk_group
+        rotary_dim = int((self.head_dim or 0) * self.partial_rotary_factor)
+        rope_type = (self.rope_scaling or {}).get("rope_type", (self.rope_scaling or {}).get("type", "default"))
+        rules = (
+            (self.vocab_size > 0, "vocab_size must be positive"),
+            (self.hidden_size > 0, "hidden_size must be positive"),
+            (self.num_attention_heads > 0, "num_attention_heads must be positive"),
+            (self.num_attention_heads % self.num_key_value_heads == 0, "num_key_value_heads must divide the heads"),
+            (rotary_dim % 2 == 0, "partial_rotary_factor x head_dim must be even"),
+            (rope_type == "default", "rope_scaling is not supported: released LLaDA2 models have null"),
+            (self.rope_axes > 0, "rope_axes must be positive"),
+            (self.hidden_act in ACT2FN, "hidden_act must be an activation of Transformers"),
+            (self.pad_token_id is None or self.pad_token_id < self.vocab_size, "pad_token_id must be below vocab_size"),
+            (self.first_k_dense_replace == 0 or self.intermediate_size, "intermediate_size is missing (dense layers)"),
+            (not sparse or self.moe_intermediate_size, "moe_intermediate_size is missing (experts)"),
+            (not sparse or self.n_group > 0, "n_group must be positive"),
+            (not sparse or self.num_experts % max(self.n_group, 1) == 0, "n_group must divide num_experts"),
+            (not sparse or 0 < self.topk_group <= self.n_group, "topk_group must be between 1 and n_group"),
+            (
+                not sparse or self.n_group == 1 or self.num_experts >= 2 * self.n_group,
+                "n_group leaves groups of less than two experts",
+            ),
+            (
+                not sparse or 0 < self.num_experts_per_tok <= experts_in_reach,
+                "num_experts_per_tok must be between 1 and the experts of topk_group groups",
+            ),
+        )
+        for holds, complaint in rules:
+            if not holds:
+                raise UserError(f"config field {complaint}; it is {getattr(self, complaint.split()[0])!r}")
+
+
+def _check_names(extra: dict[str, Any]) -> None:
+    """Refuse names that no LLaDA2 and no Transformers config has: they are typing errors."""
+    known = {*_GENERIC.split(), *_CARRIED.split(), *GenerationConfig._get_default_generation_params()}
+    for name in extra:
+        if name not in known and not name.startswith("_"):
+            guess = difflib.get_close_matches(name, [*_HINTS, *known], n=1)
+            hint = f"; did you mean {guess[0]}?" if guess else ""
+            raise UserError(f"config field {name!r} is unknown{hint}")
+
+
+def _check_types(config: LLaDA2MoeConfig) -> None:
+    for name, kind in _HINTS.items():
+        value = getattr(config, name)
+        wanted = kind if kind is not float else int | float
+        # bool is a subclass of int, and no field that counts is true or false
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"config field {name} must be {_spell(kind)}, not {value!r}")
+    if not isinstance(config.dtype, str | torch.dtype | None):
+        raise UserError(f"config field dtype must be the name of a torch type, not {config.dtype!r}")
+
+
+def _spell(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+_HINTS: dict[str, Any] = LLaDA2MoeConfig.__annotations__

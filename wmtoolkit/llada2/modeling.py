@@ -6,6 +6,7 @@ rotary positions, sigmoid router with group-limited choice, one shared expert (L
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.integrations import use_experts_implementation
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
 
 from wmtoolkit.llada2.cache import BlockCache
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
+from wmtoolkit.llada2.experts import SORTED_MM
 from wmtoolkit.llada2.masks import additive_mask
 from wmtoolkit.llada2.objective import masked_cross_entropy
 
@@ -40,26 +44,21 @@ class LLaDA2MoeRMSNorm(nn.Module):
 class LLaDA2MoeRotaryEmbedding(nn.Module):
     """Cosines and sines of the rotary angles, one frequency a channel pair, computed in float32."""
 
-    inv_freq: torch.Tensor
-
     def __init__(self, config: LLaDA2MoeConfig) -> None:
         super().__init__()
-        if config.rope_scaling and config.rope_scaling.get("rope_type", config.rope_scaling.get("type")) != "default":
-            raise ValueError(f"rope_scaling {config.rope_scaling} is not supported: released LLaDA2 models use null")
+        assert config.head_dim is not None
         self.axes = config.rope_axes
-        dim = int(config.head_dim * config.partial_rotary_factor)
-        self.register_buffer("inv_freq", self.frequencies(config.rope_theta, dim), persistent=False)
-
-    @staticmethod
-    def frequencies(theta: float, dim: int) -> torch.Tensor:
-        """theta^(-2j/dim) for j < dim/2."""
-        return theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        self.theta = config.rope_theta
+        self.dim = int(config.head_dim * config.partial_rotary_factor)
 
     def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """position_ids (batch, length) or (axes, batch, length) -> cos and sin, (batch, 1, length, rotary dim)."""
+        # No buffer: frequencies that follow the model into bfloat16 would turn by wrong angles.
+        exponents = torch.arange(0, self.dim, 2, dtype=torch.float32, device=position_ids.device) / self.dim
+        frequencies = 1.0 / self.theta**exponents
         positions = position_ids if position_ids.dim() == 3 else position_ids.expand(self.axes, *position_ids.shape)
-        pairs = torch.arange(self.inv_freq.shape[0], device=positions.device) % positions.shape[0]
-        angles = positions.float()[pairs].permute(1, 2, 0) * self.inv_freq.float()
+        pairs = torch.arange(self.dim // 2, device=positions.device) % positions.shape[0]
+        angles = positions.float()[pairs].permute(1, 2, 0) * frequencies
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -103,6 +102,7 @@ class LLaDA2MoeAttention(nn.Module):
 
     def __init__(self, config: LLaDA2MoeConfig, layer_idx: int) -> None:
         super().__init__()
+        assert config.head_dim is not None
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.head_dim
@@ -129,13 +129,18 @@ class LLaDA2MoeAttention(nn.Module):
         key = _rotate(self.key_layernorm(key), *rotary)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        implementation = self.config._attn_implementation
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(query.dtype)
+            if implementation == "flex_attention":  # it indexes the mask, so nothing may be left to broadcasting
+                attention_mask = attention_mask.expand(batch, 1, length, key.shape[2])
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         attended, weights = attend(
             self,
             query,
             key.to(query.dtype),
             value.to(query.dtype),
-            None if attention_mask is None else attention_mask.to(query.dtype),
+            attention_mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             is_causal=False,
@@ -225,21 +230,24 @@ class LLaDA2MoeSparseBlock(nn.Module):
         assert config.moe_intermediate_size is not None
         self.gate = LLaDA2MoeRouter(config)
         self.experts = LLaDA2MoeExperts(config)
-        shared = config.num_shared_experts
-        self.shared_experts = LLaDA2MoeMLP(config, config.moe_intermediate_size * shared) if shared else None
+        self.shared_experts = None
+        if config.num_shared_experts is not None:
+            with warnings.catch_warnings():  # the original builds an empty MLP for 0, and so its checkpoints hold one
+                warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+                self.shared_experts = LLaDA2MoeMLP(config, config.moe_intermediate_size * config.num_shared_experts)
 
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """hidden (batch, length, H) -> the same shape, and the router's (logits, ids) of shape (batch, length, ...)."""
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits, weights, ids = self.gate(flat)
-        mixed = self.experts(flat, ids, weights.to(flat.dtype)).reshape(hidden.shape)
+        mixed = self.experts(flat, ids, weights).reshape(hidden.shape)
         if self.shared_experts is not None:
             mixed = mixed + self.shared_experts(hidden)
         lead = hidden.shape[:-1]
         return mixed, (logits.view(*lead, -1), ids.view(*lead, -1))
 
 
-class LLaDA2MoeLayer(nn.Module):
+class LLaDA2MoeLayer(GradientCheckpointingLayer):
     """Attention and feed-forward, each behind its norm and around a residual."""
 
     def __init__(self, config: LLaDA2MoeConfig, layer_idx: int) -> None:
@@ -273,7 +281,7 @@ class LLaDA2MoeLayer(nn.Module):
 class LLaDA2MoePreTrainedModel(PreTrainedModel):
     config_class = LLaDA2MoeConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["LLaDA2MoeLayer"]  # noqa: RUF012 - Transformers' convention
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -292,15 +300,16 @@ class LLaDA2MoePreTrainedModel(PreTrainedModel):
             initialization.normal_(module.down_proj, mean=0.0, std=std)
         elif isinstance(module, LLaDA2MoeRMSNorm):
             initialization.ones_(module.weight)
-        elif isinstance(module, LLaDA2MoeRotaryEmbedding):
-            dim = int(self.config.head_dim * self.config.partial_rotary_factor)
-            initialization.copy_(module.inv_freq, module.frequencies(self.config.rope_theta, dim))
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        return super().get_correct_experts_implementation(requested_experts or SORTED_MM)
 
 
 class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
     """The transformer without its output head."""
 
     def __init__(self, config: LLaDA2MoeConfig) -> None:
+        config.check_buildable()
         super().__init__(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(LLaDA2MoeLayer(config, index) for index in range(config.num_hidden_layers))
@@ -311,9 +320,10 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.word_embeddings = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.word_embeddings = value  # type: ignore[assignment]
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -321,7 +331,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         position_ids: torch.Tensor | None = None,
         past_key_values: BlockCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
+        use_cache: bool = False,
+        output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
         output_attentions: bool = False,
     ) -> MoeModelOutputWithPast:
@@ -332,6 +343,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             attention_mask: see ``masks.additive_mask``; None lets every token see every other.
             position_ids: long (batch, length) or (axes, batch, length); counts on from the cache if not given.
             past_key_values: a ``BlockCache`` of earlier blocks; the mask's keys then cover cache and input.
+            use_cache: start a ``BlockCache`` if none is given. Sound only under a block-causal mask.
 
         Returns:
             last_hidden_state after the final norm; if asked, ``hidden_states``: the embeddings, each layer's output
@@ -341,12 +353,17 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = BlockCache()
         if position_ids is None:
-            start = past_key_values.get_seq_length() if past_key_values is not None else 0
+            start = past_key_values.position if past_key_values is not None else 0
             position_ids = torch.arange(start, start + inputs_embeds.shape[1], device=inputs_embeds.device)[None]
         mask = additive_mask(attention_mask, inputs_embeds.dtype)
         rotary = self.rotary_emb(position_ids, inputs_embeds.dtype)
-        want_routing = self.config.output_router_logits if output_router_logits is None else output_router_logits
+        if output_router_logits is None:
+            output_router_logits = self.config.output_router_logits
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
 
         hidden = inputs_embeds
         all_hidden, all_weights, all_routing = [], [], []
@@ -362,7 +379,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             past_key_values=past_key_values,  # type: ignore[arg-type]
             hidden_states=(*all_hidden, hidden) if output_hidden_states else None,
             attentions=tuple(all_weights) if output_attentions else None,
-            router_logits=tuple(all_routing) if want_routing else None,
+            router_logits=tuple(all_routing) if output_router_logits else None,
         )
 
 
@@ -380,9 +397,10 @@ class LLaDA2MoeForCausalLM(LLaDA2MoePreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
+    @can_return_tuple
     def forward(
         self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> MoeCausalLMOutputWithPast:
