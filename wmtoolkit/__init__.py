@@ -23,11 +23,27 @@ _PUBLIC = {
     "WorldTokenizer": "wmtoolkit.world.tokenizer",
 }
 
-gymnasium.register(
-    id="AnyOrderWM-BabyAI",
-    entry_point="wmtoolkit.envs.imagination:ImaginationEnv",
-    vector_entry_point="wmtoolkit.envs.imagination_vector:ImaginationVectorEnv",
+_LEVELS = (
+    "GoToRedBallGrey",
+    "GoToRedBall",
+    "GoToObj",
+    "GoToLocal",
+    "GoToObjMazeS4R2",
+    "PickupLoc",
+    "PutNextLocal",
+    "OpenRedDoor",
+    "UnlockPickup",
 )
+for _id, _options in [
+    ("AnyOrderWM-BabyAI", {}),
+    *((f"AnyOrderWM-BabyAI/{_name}", {"level": f"BabyAI-{_name}-v0"}) for _name in _LEVELS),
+]:
+    gymnasium.register(
+        id=_id,
+        entry_point="wmtoolkit.envs.imagination:ImaginationEnv",
+        vector_entry_point="wmtoolkit.envs.imagination_vector:ImaginationVectorEnv",
+        kwargs=_options,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -83,6 +83,16 @@ def test_both_forms_of_the_id_work_in_a_fresh_process(checkpoint):
         assert done.stdout.startswith("go to")
 
 
+def test_common_levels_have_ids_of_their_own(world_model):
+    ids = [name for name in gymnasium.registry if name.startswith("AnyOrderWM-BabyAI/")]
+    assert len(ids) == 9
+    for name in ids:
+        env = gymnasium.make(name, checkpoint=world_model).unwrapped
+        assert env.starts.name == name.replace("AnyOrderWM-BabyAI/", "BabyAI-") + "-v0"
+        check_env(env)
+    assert gymnasium.make_vec(ids[0], num_envs=2, checkpoint=world_model).starts[1].name in BABYAI
+
+
 def test_importing_wmtoolkit_is_cheap():
     code = "import sys, json, wmtoolkit, wmtoolkit.envs; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
