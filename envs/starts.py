@@ -53,7 +53,8 @@ class Starts:
     ) -> None:
         if max_steps is not None and max_steps < 1:
             raise UserError(f"max_steps must be at least 1, not {max_steps}")
-        self.level = make_level(level, **({} if max_steps is None else {"max_steps": max_steps}))
+        fixed: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
+        self.level = make_level(level, **fixed)
         self.name = level
         self.recordings = recordings
         self.start = start
