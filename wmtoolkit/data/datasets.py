@@ -143,16 +143,21 @@ def _pack(path: Path, folder: Path) -> None:
     source = path / "data" / hdf5.FILE_NAME
     with (
         whole_folder(folder, overwrite=True) as temporary,
-        StoreWriter(temporary) as writer,
         progress(f"reading {path.name}", episodes) as bar,
     ):
-        episodes_of_file = hdf5.read_episodes(source, episodes, behaviour=behaviour, level=ours.get("level", level))
-        for index, (trajectory, split) in enumerate(episodes_of_file):
-            if split is None:
-                start = trajectory.images[0].tobytes() + bytes([int(trajectory.directions[0])])
-                split = SPLITS[rule.assign(trajectory.seed, trajectory.mission, start)]
-            writer.add(trajectory, SPLITS.index(split), index)
-            bar.advance()
+        found = hdf5.read_episodes(source, episodes, behaviour=behaviour, level=ours.get("level", level))
+        with StoreWriter(temporary) as writer:
+            for index, (trajectory, split) in enumerate(found):
+                if split is None:
+                    start = trajectory.images[0].tobytes() + bytes([int(trajectory.directions[0])])
+                    split = SPLITS[rule.assign(trajectory.seed, trajectory.mission, start)]
+                writer.add(trajectory, SPLITS.index(split), index)
+                bar.advance()
+        if ours.get("fingerprint", writer.fingerprint) != writer.fingerprint:
+            raise UserError(
+                f"{source} was changed after it was collected: it does not match the fingerprint in its metadata.json; "
+                "collect or copy it again, or remove the fingerprint there to accept it"
+            )
         write_source(temporary, source)
 
 

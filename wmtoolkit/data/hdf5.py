@@ -9,6 +9,7 @@ otherwise cost more to write than to play.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,32 @@ _SHARED_ARRAYS = 4000
 _SCALAR = h5s.create(h5s.SCALAR)
 
 
+class _OutputFile(io.FileIO):
+    """The file below HDF5. HDF5 cannot cope with a full disk, so the first error is kept for the writer to raise."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                view = memoryview(data).cast("B")
+                while len(view):
+                    view = view[super().write(view) :]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+
 class EpisodeWriter:
-    """Writes episodes one after the other into a new file; a context manager."""
+    """Writes episodes one after the other into a new file; a context manager.
+
+    Raises:
+        OSError: from ``add`` or at the end, if the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "w", libver=("v108", "v108"))
+        self._output = _OutputFile(path, "w+")
+        self._file = h5py.File(self._output, "w", libver=("v108", "v108"))
         self._shared: dict[tuple[Any, ...], h5d.DatasetID] = {}
         self.episodes = 0
         self.steps = 0
@@ -41,10 +63,19 @@ class EpisodeWriter:
 
     def __exit__(self, *exc: object) -> None:
         self._shared.clear()
-        self._file.close()
+        try:
+            self._file.close()
+            self._output.close()
+        finally:
+            self._check()
+
+    def _check(self) -> None:
+        if self._output.error is not None:
+            raise self._output.error
 
     def add(self, trajectory: Trajectory, split: int) -> None:
         """Append an episode; ``split`` is its index in ``SPLITS``."""
+        self._check()
         steps = len(trajectory)
         group = h5g.create(self._file.id, f"episode_{self.episodes}".encode())
         _attribute(group, "id", self.episodes)
