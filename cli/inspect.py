@@ -1,4 +1,4 @@
-"""``wmtool inspect``: tell what a dataset is."""
+"""``wmtool inspect``: tell what a dataset, run, checkpoint or results folder is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from wmtoolkit.cli.common import command_options
 @click.option("--verify", is_flag=True, help="Also compare every stored byte with its fingerprint.")
 @command_options
 def inspect(path: str, **options: Any) -> dict[str, Any]:
-    """Tell what is in a dataset: episodes, steps, success, actions, events, missions, duplicates."""
-    from wmtoolkit.data.inspection import inspect_dataset
+    """Tell what a dataset, run, checkpoint or results folder is.
 
-    return inspect_dataset(path, **options)
+    Of a dataset: episodes, steps, success, actions, events, missions, newly seen cells, duplicates.
+    """
+    from wmtoolkit.data.artifacts import inspect_path
+
+    return inspect_path(path, **options)

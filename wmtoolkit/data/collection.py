@@ -6,6 +6,7 @@ does not depend on the number of workers, on the order they finish in, or on an 
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from wmtoolkit.data.metadata import dataset_metadata, write_card
 from wmtoolkit.data.plan import EPISODE_SECONDS, POLICIES, CollectionPlan, behaviour_shares, check_plan
 from wmtoolkit.data.shards import read_shard
 from wmtoolkit.data.splits import SplitRule
-from wmtoolkit.data.store import StoreWriter
+from wmtoolkit.data.store import EpisodeStore, StoreWriter
 from wmtoolkit.data.workers import MakeAgent, record_shards, shard_path, shards
 from wmtoolkit.errors import UserError
 
@@ -109,7 +110,14 @@ def collect_plan(
             _prepare(work, plan, resume, overwrite)
             record_shards(work, plan, workers, make_agent)
             with writing(path):
-                _assemble(work, path, plan, _dataset_id(name, path, plan), overwrite, command or " ".join(sys.argv))
+                _assemble(
+                    work,
+                    path,
+                    plan,
+                    _dataset_id(name, path, plan),
+                    overwrite,
+                    command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                )
             shutil.rmtree(work)
         finally:
             if work.is_dir() and not any(work.glob("shard-*.npz")):
@@ -187,4 +195,4 @@ def _assemble(work: Path, path: Path, plan: CollectionPlan, dataset_id: str, ove
         megabytes = source.stat().st_size / 1e6
         metadata = dataset_metadata(dataset_id, plan.level, writer.episodes, writer.steps, facts, megabytes)
         write_json(folder / "data" / "metadata.json", metadata)
-        write_card(folder, metadata)
+        write_card(folder, metadata, EpisodeStore(folder / PACKED))

@@ -9,6 +9,7 @@ from minigrid.core.constants import OBJECT_TO_IDX
 
 from wmtoolkit.data.store import EpisodeStore
 from wmtoolkit.world import grid
+from wmtoolkit.world.geometry import displacement, front_cells, world_cells
 
 EVENTS: tuple[str, ...] = (
     "turned",
@@ -93,10 +94,9 @@ def revealed_cells(store: EpisodeStore, episode: int) -> tuple[int, int]:
     """
     frames = slice(int(store.offsets[episode]), int(store.offsets[episode + 1]))
     images, directions = np.asarray(store.images[frames]), store.directions[frames].astype(np.int64)
-    moved = (store.actions[frames][1:] == grid.FORWARD) & grid.enterable(images[:-1, *grid.FRONT_CELL])
-    steps = grid.forward_vector(directions[:-1]) * moved[:, None]
+    steps = displacement(directions[:-1], store.actions[frames][1:], front_cells(images[:-1]))
     positions = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(steps, axis=0)])
-    world = positions[:, None, None] + grid.world_offsets(directions)
+    world = world_cells(positions, directions)
     keys = (world[..., 0] << 32) + world[..., 1]
     seen = images[..., 0] != grid.UNSEEN
     seen[:, *grid.AGENT_CELL] = False  # it shows what is carried

@@ -15,7 +15,9 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 
 from wmtoolkit.data.files import whole_file
+from wmtoolkit.data.store import EpisodeStore
 from wmtoolkit.world import grid
+from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 
 PACKAGES = ("wmtoolkit", "minigrid", "gymnasium", "minari", "numpy", "h5py")
 
@@ -70,55 +72,77 @@ def dataset_metadata(
     }
 
 
-def write_card(folder: Path, metadata: dict[str, Any]) -> None:
+def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> None:
     """Write ``README.md`` beside the data: what is in it, how it was made, how it is split and read."""
     facts = metadata["wmtoolkit"]
     plan = facts["plan"]
-    shares = "\n".join(f"| {behaviour} | {share:.1%} |" for behaviour, share in plan["shares"].items())
+    ends = np.asarray(store.outcomes)[store.offsets[1:] - 1]
+    behaviours = ""
+    for index, name in enumerate(BEHAVIOURS):
+        chosen = np.asarray(store.behaviours) == index
+        if chosen.any() or name in plan["shares"]:
+            success = f"{(ends[chosen] == Outcome.SUCCESS).mean():.1%}" if chosen.any() else ""
+            behaviours += (
+                f"| {name} | {plan['shares'].get(name, 0):.1%} | {chosen.sum()} | {store.lengths[chosen].sum()} "
+                f"| {success} |\n"
+            )
     errors = "\n".join(f"- {name}: {count}" for name, count in facts["errors"].items()) or "- none"
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     split = facts["split"]
-    held_out = f" Held out: {', '.join(split['held_out'])}." if split["held_out"] else ""
-    card = f"""# {metadata["dataset_id"]}
+    sizes = ", ".join(f"{name} {count}" for name, count in store.document()["splits"].items())
+    card = _CARD.format(
+        **metadata,
+        **{name: facts[name] for name in ("level", "fingerprint", "command")},
+        seeds=f"{plan['seed']} to {plan['seed'] + plan['episodes'] - 1}",
+        versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        behaviours=behaviours,
+        errors=errors,
+        rule=split["rule"],
+        shares="/".join(f"{share:.0%}" for share in split["shares"]),
+        held_out=f" Held out: {', '.join(split['held_out'])}." if split["held_out"] else "",
+        sizes=sizes,
+    )
+    with whole_file(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
 
-{metadata["description"]}
+
+_CARD = """# {dataset_id}
+
+{description}
 
 | | |
 |---|---|
-| level | `{facts["level"]}` |
-| episodes | {metadata["total_episodes"]} |
-| steps | {metadata["total_steps"]} |
-| level seeds | {plan["seed"]} to {plan["seed"] + plan["episodes"] - 1}, one an episode |
-| fingerprint | `{facts["fingerprint"]}` |
+| level | `{level}` |
+| episodes | {total_episodes} |
+| steps | {total_steps} |
+| level seeds | {seeds}, one an episode |
+| fingerprint | `{fingerprint}` |
 
-Made by `{facts["command"]}` with {versions}.
+Made by `{command}` with {versions}.
 
 ## Behaviours
 
-| behaviour | share asked for |
-|---|---|
-{shares}
-
+| behaviour | share asked for | episodes | steps | success |
+|---|---|---|---|---|
+{behaviours}
 `bot` marks episodes that an expert brought to success; other episodes that a bot played in are `noisy`.
-Behaviours that failed on the way (the rest of such an episode is random, one out of time is left out):
+`tour` walks from object to object, mostly not the mission's. Behaviours that failed on the way (the rest of such an
+episode is random; an episode out of time is left out):
 
 {errors}
 
 ## Splits
 
-By {split["rule"]}, {"/".join(f"{share:.0%}" for share in split["shares"])} train/validation/test.{held_out}
-Each episode's metadata holds its `split`, its level's `seed` and its `behaviour`.
+{sizes}; rule: {rule}, {shares} of the seeds.{held_out}
+Each episode's Minari metadata holds its `split`, its `behaviour` and the `seed` that reset its level.
 
 ## Reading
 
 ```python
 from wmtoolkit.data import load_trajectories
 
-episodes = load_trajectories("{metadata["dataset_id"]}", split="train")
+episodes = load_trajectories("{dataset_id}", split="train")  # or the folder this file is in
 ```
 
-The data are Minari's HDF5 format; `minari.load_dataset("{metadata["dataset_id"]}")` reads them too. `packed/` holds
-the same episodes in flat arrays and is built anew where it is missing.
+The data are in Minari's HDF5 format: under `MINARI_DATASETS_PATH`, `minari.load_dataset("{dataset_id}")` reads them.
+`packed/` holds the same episodes in flat arrays; it is built anew where it is missing.
 """
-    with whole_file(folder / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")

@@ -1,0 +1,158 @@
+"""A dataset on one HTML page: its numbers, histograms, and film strips of sample episodes. One file, no scripts."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from minigrid.core.grid import Grid
+from PIL import Image
+
+from wmtoolkit.data.events import EVENTS, named_objects, step_events
+from wmtoolkit.data.files import whole_file
+from wmtoolkit.data.splits import SPLITS
+from wmtoolkit.data.store import EpisodeStore
+from wmtoolkit.world import grid
+from wmtoolkit.world.trajectory import Outcome, Trajectory
+
+TILE = 12
+FILM_FRAMES = 24
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse } td, th { padding: .1rem .8rem .1rem 0; text-align: left; font-weight: normal }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+.bar { background: #4a7ebb; height: .8rem; min-width: 1px } .bars td:last-child { width: 26rem }
+.groups { display: flex; flex-wrap: wrap; gap: 0 3rem } code { word-break: break-all }
+.film { display: flex; flex-wrap: wrap; gap: .4rem; margin-bottom: 1.2rem }
+.film figure { margin: 0; width: 84px } .film img { display: block } figcaption { font-size: .7rem; line-height: 1.2 }
+</style></head><body>
+<h1>{{ title }}</h1>
+<table>
+{% for name, value in facts %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}</table>
+<div class="groups">
+{% for heading, bars in histograms %}<section><h2>{{ heading }}</h2><table class="bars">
+{% for name, count, width in bars %}<tr><th>{{ name }}</th><td class="number">{{ count }}</td>
+<td><div class="bar" style="width: {{ width }}%"></div></td></tr>
+{% endfor %}</table></section>
+{% endfor %}</div>
+<h2>Sample episodes</h2>
+{% for film in films %}<h3>{{ film.mission }}</h3>
+<p>{{ film.note }}</p>
+<div class="film">
+{% for frame in film.frames %}<figure><img src="data:image/png;base64,{{ frame.png }}" width="84" height="84"
+alt="view after {{ frame.caption }}"><figcaption>{{ frame.caption }}</figcaption></figure>
+{% endfor %}</div>
+{% endfor %}</body></html>
+"""
+
+
+def write_page(path: Path, document: dict[str, Any], store: EpisodeStore, films: int, seed: int) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        document: what ``inspect_dataset`` found.
+        store: the episodes to sample from.
+        films: how many episodes to show; as many behaviours and endings as possible.
+        seed: draws them.
+    """
+    repeated = document["duplicates"]
+    facts = [
+        ("levels", ", ".join(document["levels"])),
+        ("episodes", document["episodes"]),
+        ("steps", document["steps"]),
+        ("splits", ", ".join(f"{name} {count}" for name, count in document["splits"].items())),
+        ("success", f"{document['success_rate']:.1%}"),
+        ("failure", f"{document['failure_rate']:.1%}"),
+        ("out of time", f"{document['truncated_rate']:.1%}"),
+        ("cells seen for the first time", f"{document['revealed_cell_share']:.1%}"),
+        ("missions", document["missions"]),
+        ("repeated episodes", repeated["episodes"]),
+        ("test episodes that start like a training one", repeated["test_starts_in_training"]),
+        ("fingerprint", document["fingerprint"]),
+        ("made by", "; ".join(document["commands"])),
+    ]
+    behaviours = {name: entry["episodes"] for name, entry in document["behaviours"].items()}
+    histograms = [
+        ("Episode lengths", _bars(_length_counts(store))),
+        ("Behaviours, episodes", _bars(behaviours)),
+        ("Actions", _bars(document["actions"])),
+        ("Events", _bars(document["events"])),
+        ("Mission words", _bars(document["mission_words"])),
+    ]
+    page = (
+        Environment(autoescape=True)
+        .from_string(_TEMPLATE)
+        .render(
+            title=", ".join(document["datasets"]),
+            facts=facts,
+            histograms=histograms,
+            films=[_film(store, episode) for episode in sample_episodes(store, films, np.random.default_rng(seed))],
+        )
+    )
+    with whole_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _bars(counts: dict[str, int]) -> list[tuple[str, int, float]]:
+    most = max([1, *counts.values()])
+    return [(name, count, round(100 * count / most, 1)) for name, count in counts.items()]
+
+
+def _length_counts(store: EpisodeStore, bins: int = 12) -> dict[str, int]:
+    """Episodes by number of steps, in equal ranges."""
+    if not len(store):
+        return {}
+    width = max(1, -(-(int(store.lengths.max()) + 1) // bins))
+    counts = np.bincount(store.lengths // width)
+    return {f"{i * width}-{(i + 1) * width - 1}" if width > 1 else str(i): int(n) for i, n in enumerate(counts)}
+
+
+def sample_episodes(store: EpisodeStore, count: int, rng: np.random.Generator) -> list[int]:
+    """Episodes drawn so that kinds (behaviour and ending) take turns, each in random order."""
+    ends = np.asarray(store.outcomes)[store.offsets[1:] - 1]
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for episode in rng.permutation(len(store)).tolist():
+        kinds.setdefault((int(store.behaviours[episode]), int(ends[episode])), []).append(episode)
+    queues = [kinds[kind] for kind in sorted(kinds)]
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(store)):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop())
+    return chosen
+
+
+def _film(store: EpisodeStore, episode: int) -> dict[str, Any]:
+    trajectory = store.trajectory(episode)
+    steps = len(trajectory)
+    shown = min(steps, FILM_FRAMES - 1)
+    named = np.broadcast_to(named_objects(trajectory.mission), (steps, len(grid.OBJECTS), len(grid.COLORS)))
+    events = step_events(trajectory.images[:-1], trajectory.images[1:], trajectory.actions, named)
+    captions = ["start"] + [
+        f"{step + 1} {grid.ACTIONS[trajectory.actions[step]]}: {EVENTS[events[step]]}" for step in range(shown)
+    ]
+    end = Outcome(int(trajectory.outcomes[-1])).name.lower() if trajectory.terminations.any() else "out of time"
+    note = (
+        f"{trajectory.behaviour}, level seed {trajectory.seed}, {SPLITS[store.splits[episode]]}, {steps} steps, {end}"
+        + (f"; the first {shown} are shown" if shown < steps else "")
+    )
+    frames = [{"png": _png(trajectory, step), "caption": caption} for step, caption in enumerate(captions)]
+    return {"mission": trajectory.mission, "note": note, "frames": frames}
+
+
+def _png(trajectory: Trajectory, step: int) -> str:
+    view, visible = Grid.decode(trajectory.images[step])
+    picture = view.render(TILE, agent_pos=grid.AGENT_CELL, agent_dir=3, highlight_mask=visible)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
