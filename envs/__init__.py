@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wmtoolkit.envs.drift import DriftCheck
     from wmtoolkit.envs.features import MissionGridExtractor
     from wmtoolkit.envs.imagination import ImaginationEnv
     from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from wmtoolkit.envs.sb3 import make_sb3_vec_env
 
 _PUBLIC = {
+    "DriftCheck": "drift",
     "ImaginationEnv": "imagination",
     "ImaginationVectorEnv": "imagination_vector",
     "MissionGridExtractor": "features",
@@ -28,6 +30,7 @@ _PUBLIC = {
     "write_video": "rendering",
 }
 __all__ = [
+    "DriftCheck",
     "ImaginationEnv",
     "ImaginationVectorEnv",
     "MissionGridExtractor",

@@ -86,7 +86,7 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         }
         self._counts[self._imagined_steps - 1] += 1
         self._sums[self._imagined_steps - 1] += [drift[name] for name in _MEASURES]
-        if self._state.sampled_outcomes[0] != Outcome.CONTINUE:
+        if self._state.sampled_outcomes[0] in (Outcome.SUCCESS, Outcome.FAILURE):
             # What follows an imagined ending means nothing: look at reality again.
             self._imagined_steps = self.horizon
         return observation, reward, terminated, truncated, {**info, "drift": drift, "imagined": imagined}
