@@ -12,6 +12,8 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint's predictions on held-out trajectories.",
     "rollout": "Run an agent, really or in imagination, and report.",
     "bench": "Run benchmark suites and write a report.",
+    "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
+    "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
     "inspect": "Tell what a dataset, run or checkpoint is.",
 }
 

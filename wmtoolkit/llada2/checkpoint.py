@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging
 
 from wmtoolkit.errors import UserError
@@ -210,23 +208,6 @@ def _fuse(tensors: dict[str, StoredTensor], matrices: list[list[tuple[str, int]]
         for part, (key, index) in enumerate(parts):
             fused[expert, part] = tensors[key].load(index, (rows, columns))
     return fused.flatten(1, 2)
-
-
-def local_folder(path: str | os.PathLike, **hub: Any) -> Path:
-    """A checkpoint's folder: ``path`` itself, or where the hub's repository of that name is cached.
-
-    Args:
-        hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
-    """
-    if Path(path).is_dir():
-        return Path(path)
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors"], **hub))
-    except HFValidationError:
-        raise UserError(f"{path} is neither a folder nor the name of a hub repository") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is no folder here, and the hub gave none: {reason}") from None
 
 
 @contextmanager

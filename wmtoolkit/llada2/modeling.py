@@ -27,13 +27,13 @@ from wmtoolkit.llada2.cache import BlockCache
 from wmtoolkit.llada2.checkpoint import (
     INDEX_FILE,
     SINGLE_FILE,
-    local_folder,
     network_tensors,
     no_progress_bars,
     open_checkpoint,
 )
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
 from wmtoolkit.llada2.experts import SORTED_MM
+from wmtoolkit.llada2.hub import local_folder
 from wmtoolkit.llada2.layouts import Layout, from_fused
 from wmtoolkit.llada2.masks import additive_mask
 from wmtoolkit.llada2.objective import masked_cross_entropy
