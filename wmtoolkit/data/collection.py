@@ -6,11 +6,12 @@ does not depend on the number of workers, on the order they finish in, or on an 
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wmtoolkit.data import hdf5
@@ -21,7 +22,7 @@ from wmtoolkit.data.plan import EPISODE_SECONDS, POLICIES, CollectionPlan, behav
 from wmtoolkit.data.shards import read_shard
 from wmtoolkit.data.splits import SplitRule
 from wmtoolkit.data.store import EpisodeStore, StoreWriter
-from wmtoolkit.data.workers import MakeAgent, record_shards, shard_path, shards
+from wmtoolkit.data.workers import MakeAgent, record_shards, shards
 from wmtoolkit.errors import UserError
 
 
@@ -108,21 +109,24 @@ def collect_plan(
     with only_one(work / ".lock", wait=False):
         try:
             _prepare(work, plan, resume, overwrite)
-            record_shards(work, plan, workers, make_agent)
-            with writing(path):
-                _assemble(
-                    work,
-                    path,
-                    plan,
-                    _dataset_id(name, path, plan),
-                    overwrite,
-                    command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                )
+            found = record_shards(work, plan, workers, make_agent)
+            dataset_id = _dataset_id(name, path, plan)
+            with writing(path), contextlib.closing(found):
+                _assemble(found, path, plan, dataset_id, overwrite, command or _command_line())
             shutil.rmtree(work)
+        except KeyboardInterrupt:
+            done = len(list(work.glob("shard-*.npz")))
+            raise KeyboardInterrupt(
+                f"interrupted; {done} of {len(list(shards(plan)))} shards are kept in {work}, go on with --resume"
+            ) from None
         finally:
             if work.is_dir() and not any(work.glob("shard-*.npz")):
                 shutil.rmtree(work)
     return path
+
+
+def _command_line() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -165,16 +169,18 @@ def _dataset_id(name: str | Path, path: Path, plan: CollectionPlan) -> str:
     return text if DATASET_ID.fullmatch(text) and path == datasets_root() / text else plan.dataset_id
 
 
-def _assemble(work: Path, path: Path, plan: CollectionPlan, dataset_id: str, overwrite: bool, command: str) -> None:
-    """Turn the shards into the dataset: HDF5 file, packed store, metadata and card."""
+def _assemble(
+    found: Iterator[Path], path: Path, plan: CollectionPlan, dataset_id: str, overwrite: bool, command: str
+) -> None:
+    """Turn the shards, as they come, into the dataset: HDF5 file, packed store, metadata and card."""
     errors: Counter[str] = Counter()
     with whole_folder(path, overwrite=overwrite) as folder:
         (folder / "data").mkdir()
         (folder / PACKED).mkdir()
         source = folder / "data" / hdf5.FILE_NAME
         with hdf5.EpisodeWriter(source) as writer, StoreWriter(folder / PACKED) as packed:
-            for number, _ in shards(plan):
-                trajectories, shard_errors = read_shard(shard_path(work, number))
+            for shard in found:
+                trajectories, shard_errors = read_shard(shard)
                 errors.update(shard_errors)
                 for trajectory in trajectories:
                     trajectory.validate(f"{path}: episode of level seed {trajectory.seed}")

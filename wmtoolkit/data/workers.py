@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -54,8 +55,8 @@ class ShardRecorder:
                 raise UserError(f"policy {plan.agent!r} is unknown, and no make_agent was given")
             self._agent = make_agent(plan.agent, self._env)
 
-    def record(self, part: range, path: Path, advance: Callable[[float], None] = lambda episodes: None) -> None:
-        """Record the episodes ``part`` of the plan and write them as one shard."""
+    def record(self, part: range, path: Path, advance: Callable[[float], None] = lambda episodes: None) -> int:
+        """Record the episodes ``part`` of the plan and write them as one shard; returns the number of steps."""
         plan = self.plan
         behaviours, shares = list(plan.shares), list(plan.shares.values())
         trajectories = []
@@ -81,6 +82,7 @@ class ShardRecorder:
             advance(1)
         with writing(path):
             write_shard(path, trajectories, dict(errors))
+        return sum(len(trajectory) for trajectory in trajectories)
 
 
 def _agent_actor(agent: Any, seed: int, env: Any, rng: np.random.Generator) -> Actor:
@@ -88,28 +90,27 @@ def _agent_actor(agent: Any, seed: int, env: Any, rng: np.random.Generator) -> A
     return lambda observation, previous: int(agent.act(observation))
 
 
-def record_shards(work: Path, plan: CollectionPlan, workers: int, make_agent: MakeAgent | None) -> None:
-    """Record every shard that is not in the work folder yet.
+def record_shards(work: Path, plan: CollectionPlan, workers: int, make_agent: MakeAgent | None) -> Generator[Path]:
+    """Record every shard that is not in the work folder yet; yields each shard, in order, as soon as it is there.
+
+    Closing the generator stops the work; shards that are being recorded are finished.
 
     Raises:
-        KeyboardInterrupt: interrupted; its text says how to go on.
         UserError: a file cannot be written, or a process died.
     """
     missing = [(number, part) for number, part in shards(plan) if not _is_whole(shard_path(work, number))]
     todo = sum(len(part) for _, part in missing)
     with progress(f"collecting {plan.level_id}", plan.episodes, plan.episodes - todo) as bar:
-        try:
-            if workers == 1 or len(missing) < 2:
-                recorder = ShardRecorder(plan, make_agent)
-                for number, part in missing:
-                    recorder.record(part, shard_path(work, number), bar.advance)
-            else:
-                _record_in_processes(work, plan, missing, workers, make_agent, bar.advance)
-        except KeyboardInterrupt:
-            done, total = len(list(work.glob("shard-*.npz"))), len(list(shards(plan)))
-            raise KeyboardInterrupt(
-                f"interrupted; {done} of {total} shards are kept in {work}, go on with --resume"
-            ) from None
+        if workers == 1 or len(missing) < 2:
+            finished = _record_here(work, plan, missing, make_agent, bar.advance)
+        else:
+            finished = _record_in_processes(work, plan, missing, workers, make_agent, bar.advance)
+        absent = {number for number, _ in missing}
+        with contextlib.closing(finished):
+            for number, _ in shards(plan):
+                while number in absent:
+                    absent.discard(next(finished))
+                yield shard_path(work, number)
 
 
 def _is_whole(path: Path) -> bool:
@@ -121,6 +122,20 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
+def _record_here(
+    work: Path,
+    plan: CollectionPlan,
+    missing: list[tuple[int, range]],
+    make_agent: MakeAgent | None,
+    advance: Callable[[float], None],
+) -> Generator[int]:
+    recorder = ShardRecorder(plan, make_agent) if missing else None
+    for number, part in missing:
+        assert recorder is not None
+        recorder.record(part, shard_path(work, number), advance)
+        yield number
+
+
 def _record_in_processes(
     work: Path,
     plan: CollectionPlan,
@@ -128,18 +143,20 @@ def _record_in_processes(
     workers: int,
     make_agent: MakeAgent | None,
     advance: Callable[[float], None],
-) -> None:
+) -> Generator[int]:
     # spawn: a fork of a process that has torch's threads may hang
     with ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn"), _follow_parent) as pool:
-        waiting: dict[Future[None], int] = {
-            pool.submit(_record_in_worker, plan, part, shard_path(work, number), make_agent): len(part)
+        waiting: dict[Future[int], tuple[int, range]] = {
+            pool.submit(_record_in_worker, plan, part, shard_path(work, number), make_agent): (number, part)
             for number, part in missing
         }
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     future.result()
-                    advance(waiting.pop(future))
+                    number, part = waiting.pop(future)
+                    advance(len(part))
+                    yield number
         except BrokenProcessPool:
             raise UserError(
                 f"a collecting process died (killed, or out of memory); finished shards are kept in {work}, "
@@ -166,8 +183,8 @@ _recorder: ShardRecorder | None = None
 """A worker process's recorder, kept from shard to shard."""
 
 
-def _record_in_worker(plan: CollectionPlan, part: range, path: Path, make_agent: MakeAgent | None) -> None:
+def _record_in_worker(plan: CollectionPlan, part: range, path: Path, make_agent: MakeAgent | None) -> int:
     global _recorder
     if _recorder is None or _recorder.plan != plan:
         _recorder = ShardRecorder(plan, make_agent)
-    _recorder.record(part, path)
+    return _recorder.record(part, path)
