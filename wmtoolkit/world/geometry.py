@@ -83,20 +83,39 @@ class LastSeen:
         shape = (lanes, SPAN, SPAN)
         return cls(np.zeros(shape, np.int16), np.full(shape, -1, np.int32))
 
-    def note(self, lane: np.ndarray, seen: np.ndarray, cells: np.ndarray, world: np.ndarray, time: np.ndarray) -> None:
+    def note(
+        self, lane: np.ndarray, images: np.ndarray, cells: np.ndarray, world: np.ndarray, time: np.ndarray
+    ) -> None:
         """Note frames, each lane's in order of time.
+
+        The agent's own cell shows what it carries, not what lies there: it counts as a sighting only where there is
+        no other.
 
         Args:
             lane, time: (F,) int.
-            seen: (F, 7, 7) bool, which cells are noted.
-            cells: (F, 7, 7) token ids.
+            images: (F, 7, 7, 3); cells: (F, 7, 7) token ids of the same views.
             world: (F, 7, 7, 2) world coordinates.
         """
+        time = np.asarray(time)
+        seen = images[..., 0] != grid.UNSEEN
+        own = seen[(slice(None), *grid.AGENT_CELL)].copy()
+        seen[(slice(None), *grid.AGENT_CELL)] = False
         frame, column, row = np.nonzero(seen)
         x, y = (world[frame, column, row] % SPAN).T
         # Where frames of a lane overlap, numpy keeps the last one assigned, which is the latest.
         self.cells[lane[frame], x, y] = cells[frame, column, row]
-        self.times[lane[frame], x, y] = np.asarray(time)[frame]
+        self.times[lane[frame], x, y] = time[frame]
+        frame = np.flatnonzero(own)
+        x, y = (world[(frame, *grid.AGENT_CELL)] % SPAN).T
+        new = self.times[lane[frame], x, y] < 0
+        self.cells[lane[frame][new], x[new], y[new]] = cells[(frame[new], *grid.AGENT_CELL)]
+        self.times[lane[frame][new], x[new], y[new]] = time[frame][new]
+
+    def look_up(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cell ids and times (-1 = never seen) at world coordinates (B, ..., 2), each (B, ...)."""
+        x, y = np.moveaxis(world % SPAN, -1, 0)
+        lane = np.arange(len(world)).reshape(-1, *[1] * (x.ndim - 1))
+        return self.cells[lane, x, y], self.times[lane, x, y]
 
     def recall(
         self, position: np.ndarray, direction: np.ndarray, before: np.ndarray, count: int

@@ -46,6 +46,9 @@ class WorldNetwork(nn.Module):
         full = [tokenizer.cell_ids(np.array(cell)) for cell in np.ndindex(*ATTRIBUTES)]
         self.completions = torch.tensor(np.array(full))
         """Ids of the fully specified cells: the only possible targets of a cell."""
+        places = np.full(len(tokenizer.cells), -1)
+        places[np.array(full) - tokenizer.cells.start] = np.arange(len(full))
+        self.register_buffer("_places", torch.from_numpy(places), persistent=False)
         self.register_buffer("_agreeing", torch.from_numpy(_agreement(tokenizer, np.array(full))), persistent=False)
 
     @staticmethod
@@ -118,6 +121,10 @@ class WorldNetwork(nn.Module):
         """
         logits = (hidden @ self.output_table()[self.completions.to(hidden.device)].T.to(hidden.dtype)).float()
         return logits.masked_fill(~self._agreeing[ids - self.tokenizer.cells.start], float("-inf"))
+
+    def completion_index(self, ids: torch.Tensor) -> torch.Tensor:
+        """Place (n,) of fully specified cell ids (n,) among ``completions``."""
+        return self._places[ids - self.tokenizer.cells.start]
 
     def logits(self, hidden: torch.Tensor, kind: range) -> torch.Tensor:
         """Scores (..., len(kind)) float32 of the tokens of one kind, e.g. ``tokenizer.actions``."""

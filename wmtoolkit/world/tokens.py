@@ -55,7 +55,7 @@ class Tokens:
     def tensors(self, device: torch.device | str) -> dict[str, torch.Tensor]:
         """The fields as long tensors on a device."""
         return {
-            field.name: torch.as_tensor(getattr(self, field.name), dtype=torch.long, device=device)
+            field.name: torch.from_numpy(getattr(self, field.name).astype(np.int64)).to(device)
             for field in fields(self)
         }
 
@@ -139,6 +139,32 @@ def frame_tokens(
         y=place[..., 1].reshape(batch, -1),
         known=spread(np.ones((batch, count), bool) if known is None else known),
         valid=spread(valid),
+    )
+
+
+def action_tokens(
+    time: np.ndarray, position: np.ndarray | None, heading: np.ndarray | None, valid: np.ndarray
+) -> Tokens:
+    """Lone masked actions: the question what to do next.
+
+    A step of which nothing is known needs no other token than the one asked for.
+
+    Args:
+        time: (B, N) of the frames that the actions lead to.
+        position, heading: (B, N, 2), (B, N) pose before the action; None for coordinates of the view.
+        valid: (B, N) bool.
+    """
+    zeros = np.zeros_like(time)
+    place = np.broadcast_to(grid.AGENT_CELL, (*time.shape, 2)) if position is None or heading is None else position
+    return Tokens(
+        ids=np.where(valid, _TOKENIZER.mask, _TOKENIZER.pad),
+        slot=zeros + BLOCK + ACTION,
+        action=zeros + UNKNOWN_ACTION,
+        time=time,
+        x=place[..., 0],
+        y=place[..., 1],
+        known=zeros != 0,
+        valid=valid,
     )
 
 

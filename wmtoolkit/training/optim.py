@@ -1,0 +1,78 @@
+"""Optimisers: Muon for the matrices of the hidden layers, AdamW for the rest; their schedule; the moving average."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from wmtoolkit.llada2.modeling import LLaDA2MoeAttention, LLaDA2MoeExperts
+from wmtoolkit.world.network import WorldNetwork
+
+
+class MatrixMuon(torch.optim.Muon):
+    """``torch.optim.Muon`` on the matrices inside fused parameters.
+
+    Muon orthogonalises the update of one matrix (Jordan et al. 2024). A fused parameter (all experts of a layer,
+    query-key-value) holds many: each is optimised as a view on the parameter's own storage.
+    """
+
+    def __init__(self, matrices: list[tuple[nn.Parameter, tuple[slice | int, ...]]], **options: Any) -> None:
+        self._sources = matrices
+        views = [nn.Parameter(source.detach()[index]) for source, index in matrices]
+        super().__init__(views, **options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        views = self.param_groups[0]["params"]
+        for view, (source, index) in zip(views, self._sources, strict=True):
+            view.grad = None if source.grad is None else source.grad[index]
+        done = super().step(closure)
+        for view in views:
+            view.grad = None
+        return done
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for source, _ in self._sources:
+            source.grad = None
+
+
+def hidden_matrices(network: WorldNetwork) -> Iterator[tuple[nn.Parameter, tuple[slice | int, ...]]]:
+    """The matrices of the hidden layers, with their place in the parameter that holds them."""
+    whole = (slice(None),)
+    for layer in network.llada2.model.layers:
+        for module in layer.modules():
+            if isinstance(module, LLaDA2MoeAttention):
+                head, queries, keys = module.head_dim, module.heads, module.kv_heads
+                edges = [0, queries * head, (queries + keys) * head, (queries + 2 * keys) * head]
+                for low, high in itertools.pairwise(edges):
+                    yield module.query_key_value.weight, (slice(low, high),)
+            elif isinstance(module, LLaDA2MoeExperts):
+                width = module.gate_up_proj.shape[1] // 2
+                for expert in range(module.num_experts):
+                    yield module.gate_up_proj, (expert, slice(0, width))
+                    yield module.gate_up_proj, (expert, slice(width, None))
+                    yield module.down_proj, (expert,)
+            elif isinstance(module, nn.Linear) and module is not layer.attention.query_key_value:
+                yield module.weight, whole
+
+
+def schedule(step: int, steps: int, warmup: float, decay: float, floor: float = 0.0) -> float:
+    """Warm-up, stable, decay: factor on the learning rate, linear up over ``warmup``·steps, down over the last
+    ``decay``·steps to ``floor``."""
+    progress = (step + 1) / steps
+    up = min(1.0, progress / warmup) if warmup > 0 else 1.0
+    down = min(1.0, (1.0 - step / steps) / decay) if decay > 0 else 1.0
+    return min(up, floor + (1.0 - floor) * down)
+
+
+def cosine(step: int, steps: int, warmup: float, floor: float = 0.0) -> float:
+    """Warm-up, then half a cosine to ``floor``."""
+    progress = (step + 1) / steps
+    if progress < warmup:
+        return progress / warmup
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1e-9, 1 - warmup)))

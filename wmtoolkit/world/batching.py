@@ -1,0 +1,133 @@
+"""Batches for the network: windows with masks, laid out for block-causal or for full attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wmtoolkit.world import masks, windows
+from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.masks import Masks
+from wmtoolkit.world.tokenizer import BLOCK
+from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon
+
+
+@dataclass
+class Batch:
+    """One step's work.
+
+    Attributes:
+        tokens: what the network reads, (B, S).
+        attention: (B, 1, S, S) bool.
+        first: index of the first token of the supervised blocks, which lie end to end.
+        given: (B, n, 52) supervised blocks with masks; target: the same without.
+        masks: what was hidden; valid: (B, n) bool, which blocks count.
+        bot: (B, n) bool, the actor was the bot.
+        actions_asked: (B, n) bool, which of the lone actions behind the blocks are asked for; None if there are none.
+        mission_target: (B, W) ids of the hidden words of the mission (the first tokens), -1 elsewhere; None if all
+            are visible.
+    """
+
+    tokens: Tokens
+    attention: np.ndarray
+    first: int
+    given: np.ndarray
+    target: np.ndarray
+    masks: Masks
+    valid: np.ndarray
+    bot: np.ndarray
+    actions_asked: np.ndarray | None
+    mission_target: np.ndarray | None
+
+
+def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:
+    """``[mission][memory][clean frames 0..c-1][noisy frames 1..c][actions 1..c]``: the 2L layout with a shared prefix.
+
+    The lone actions at the end ask for the policy at every step of the window, at the price of one token each.
+    """
+    past, future = slice(0, -1), slice(1, None)
+    given = masks.hide(window.ids[:, future], drawn)
+    clean_pose = noisy_pose = None
+    before: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    if world.egomotion:
+        # A frame without a past is reckoned from the origin; its own heading must not give itself away.
+        orphan = ~window.valid[:, past]
+        position = np.where(orphan[..., None], 0, window.position[:, past])
+        heading = np.where(orphan, 0, window.heading[:, past])
+        moved, turned, known = reckon(given, window.ids[:, past], position, heading)
+        noisy_pose = (
+            np.where(orphan[..., None], 0, moved),
+            np.where(orphan, 0, turned),
+            known & ~orphan,
+        )
+        before = (position, heading)
+        clean_pose = (position, heading, None)
+    time, valid = window.time[:, future], window.valid[:, future]
+    clean = _frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
+    noisy = _frames(given, time, noisy_pose, valid)
+    actions = action_tokens(time, *before, valid)
+    order = np.arange(given.shape[1])
+    allowed = windows.attention(
+        (window.context, np.full(window.context.length, -1), 0),
+        (clean, np.repeat(order, BLOCK), 0),
+        (noisy, np.repeat(order + 1, BLOCK), 1),
+        (actions, order + 1, 2),
+    )
+    return Batch(
+        tokens=joined(window.context, clean, noisy, actions),
+        attention=allowed,
+        first=window.context.length + clean.length,
+        given=given,
+        target=window.ids[:, future],
+        masks=drawn,
+        valid=valid,
+        bot=bot[:, future],
+        actions_asked=valid & window.valid[:, past],
+        mission_target=None,
+    )
+
+
+def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:
+    """``[mission][memory][frames 0..c]``, masks anywhere, everything sees everything."""
+    given = masks.hide(window.ids, drawn)
+    pose = None
+    if world.egomotion:
+        pose = reckoned_poses(given, window.position[:, 0], window.heading[:, 0])
+    frames = _frames(given, window.time, pose, window.valid)
+    tokens = joined(window.context, frames)
+    return Batch(
+        tokens=tokens,
+        attention=np.broadcast_to(tokens.valid[:, None, None, :], (len(given), 1, tokens.length, tokens.length)),
+        first=window.context.length,
+        given=given,
+        target=window.ids,
+        masks=drawn,
+        valid=window.valid,
+        bot=bot,
+        actions_asked=None,
+        mission_target=None,
+    )
+
+
+def reckoned_poses(
+    given: np.ndarray, position: np.ndarray, heading: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Poses (B, n, 2), (B, n), (B, n) of successive blocks with masks, from the pose (B, 2), (B,) of the first.
+
+    The first block's pose is where the past led; once the way is lost, later poses are relative and marked unknown.
+    """
+    poses = [(position, heading, np.ones(len(given), bool))]
+    for index in range(1, given.shape[1]):
+        place, turn, known = reckon(given[:, index], given[:, index - 1], *poses[-1][:2])
+        poses.append((place, turn, known & poses[-1][2]))
+    place, turn, known = (np.stack(parts, axis=1) for parts in zip(*poses, strict=True))
+    return place, turn, known
+
+
+def _frames(
+    ids: np.ndarray, time: np.ndarray, pose: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None, valid: np.ndarray
+) -> Tokens:
+    if pose is None:
+        return frame_tokens(ids, time, valid=valid)
+    return frame_tokens(ids, time, *pose, valid=valid)

@@ -1,0 +1,213 @@
+"""Any-order completion: fill any masked subset of a trajectory under full attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.world import geometry, grid
+from wmtoolkit.world.batching import reckoned_poses
+from wmtoolkit.world.decoding import block_log_probs, choose, is_masked
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.rollout import Generators
+from wmtoolkit.world.tokenizer import (
+    ACTION,
+    BEHAVIOUR,
+    BLOCK,
+    FIRST_CELL,
+    FIRST_WORD,
+    OUTCOME,
+    Visibility,
+    WorldTokenizer,
+)
+from wmtoolkit.world.tokens import Tokens, frame_tokens, joined, memory_tokens, mission_tokens
+from wmtoolkit.world.trajectory import Outcome, Trajectory
+
+_TOKENIZER = WorldTokenizer()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A trajectory without holes.
+
+    Attributes:
+        trajectory: of T actions; rewards are 1 where the outcome is SUCCESS.
+        log_prob: sum over what was filled, each token's log-probability when it was filled, in nats.
+        confidence: (T+2, 52) float32 probability of each token when it was filled, 1 where it was visible; row 0 is
+            the mission, row t+1 the step ``[action, outcome, direction, 49 cells]``.
+        action_probabilities: (T, 7) float32; outcome_probabilities: (T+1, 4) float32, from the first round;
+            one-hot where visible.
+    """
+
+    trajectory: Trajectory
+    log_prob: float
+    confidence: np.ndarray
+    action_probabilities: np.ndarray
+    outcome_probabilities: np.ndarray
+
+
+@torch.inference_mode()
+def complete(
+    network: WorldNetwork,
+    trajectories: Sequence[Trajectory],
+    visible: Sequence[Visibility],
+    *,
+    steps: int = 1,
+    temperature: float = 0.0,
+    generator: Generators = None,
+) -> list[Completion]:
+    """See ``AnyOrderWorldModel.complete``.
+
+    A trajectory longer than the windows the network was trained on is filled window by window from its start; a
+    window shares its first frame with the one before and remembers what was seen earlier.
+
+    Raises:
+        UserError: if masks and trajectories disagree in length.
+    """
+    if len(visible) != len(trajectories):
+        raise UserError(f"{len(trajectories)} trajectories need as many masks, not {len(visible)}")
+    pairs = zip(trajectories, visible, strict=True)
+    lanes = [_Lane(trajectory, seen, number) for number, (trajectory, seen) in enumerate(pairs)]
+    size = network.world.recent + 1
+    for start in range(0, max(len(lane.ids) - 1 for lane in lanes), size - 1):
+        active = [lane for lane in lanes if start == 0 or len(lane.ids) - 1 > start + 1]
+        if active:
+            _fill_window(network, active, start, size, steps, temperature, generator)
+    return [lane.completion() for lane in lanes]
+
+
+class _Lane:
+    """One trajectory on its way to be filled."""
+
+    def __init__(self, trajectory: Trajectory, visible: Visibility, number: int) -> None:
+        if len(visible.images) != len(trajectory.images) or len(visible.actions) != len(trajectory):
+            raise UserError(f"trajectory {number} has {len(trajectory)} actions, its mask has {len(visible.actions)}")
+        self.number = number
+        self.source = trajectory
+        self.ids = _TOKENIZER.encode(trajectory, visible)
+        # The first action and outcome are BOS and START by definition: there is nothing to hide.
+        self.ids[1, OUTCOME] = _TOKENIZER.outcomes.start + Outcome.START
+        self.log_probs = np.zeros(self.ids.shape, np.float32)
+        self.position = np.zeros((len(self.ids) - 1, 2), np.int64)
+        self.heading = np.zeros(len(self.ids) - 1, np.int64)
+        self.heading[0] = trajectory.directions[0] if visible.directions[0] else 0
+        self.outcomes = np.eye(len(Outcome), dtype=np.float32)[trajectory.outcomes]
+        self.actions = np.eye(len(grid.ACTIONS), dtype=np.float32)[trajectory.actions]
+
+    def completion(self) -> Completion:
+        decoded, _ = _TOKENIZER.decode(self.ids)
+        trajectory = Trajectory(**{**decoded.__dict__, "level": self.source.level, "seed": self.source.seed})
+        return Completion(trajectory, float(self.log_probs.sum()), np.exp(self.log_probs), self.actions, self.outcomes)
+
+
+def _fill_window(
+    network: WorldNetwork,
+    lanes: list[_Lane],
+    start: int,
+    size: int,
+    steps: int,
+    temperature: float,
+    generator: Generators,
+) -> None:
+    """Fill frames start..start+size-1 of every lane (and the mission, with the first window)."""
+    ids = np.full((len(lanes), size, BLOCK), _TOKENIZER.pad)
+    valid = np.zeros((len(lanes), size), bool)
+    for row, lane in enumerate(lanes):
+        part = lane.ids[1 + start : 1 + start + size]
+        ids[row, : len(part)], valid[row, : len(part)] = part, True
+    mission = np.stack([lane.ids[0] for lane in lanes])
+    position = np.stack([lane.position[start] for lane in lanes])
+    heading = np.stack([lane.heading[start] for lane in lanes])
+    time = np.broadcast_to(np.arange(start, start + size) + 1, valid.shape)
+    memory = _remembered(network, lanes, start, position, heading) if network.world.memory else None
+    log_probs = np.zeros((len(lanes), 1 + size, BLOCK), np.float32)
+    generators = generator
+    if generator is not None and not isinstance(generator, torch.Generator):
+        generators = [generator[lane.number] for lane in lanes]
+
+    for round_ in range(steps):
+        masked = np.concatenate([is_masked(mission)[:, None], is_masked(ids) & valid[..., None]], axis=1)
+        if not masked.any():
+            break
+        words = mission_tokens(mission)
+        context = words if memory is None else joined(words, memory)
+        pose = reckoned_poses(ids, position, heading) if network.world.egomotion else (None, None, None)
+        tokens = joined(context, frame_tokens(ids, np.where(valid, time, 0), *pose, valid=valid))
+        allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
+        hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
+        frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)
+        scored = block_log_probs(network, frames, ids.reshape(-1, BLOCK))
+        if round_ == 0:
+            _note_marginals(lanes, start, masked[:, 1:], scored)
+        new = np.concatenate([mission[:, None], ids], axis=1)
+        new_log_probs = np.zeros(new.shape, np.float32)
+        drawn, drawn_log_probs = choose(network, _by_lane(scored, len(lanes)), temperature, generators)
+        new[:, 1:] = drawn.reshape(ids.shape)
+        new_log_probs[:, 1:] = drawn_log_probs.reshape(ids.shape)
+        _fill_mission(network, hidden, new, new_log_probs, words.length)
+        left = masked.reshape(len(lanes), -1)
+        quota = np.ceil(left.sum(axis=1) / (steps - round_)).astype(int)
+        flat = np.where(left, -new_log_probs.reshape(len(lanes), -1), np.inf)
+        commit = (left & (flat.argsort(axis=1).argsort(axis=1) < quota[:, None])).reshape(masked.shape)
+        mission = np.where(commit[:, 0], new[:, 0], mission)
+        ids = np.where(commit[:, 1:], new[:, 1:], ids)
+        log_probs[commit] = new_log_probs[commit]
+
+    pose = reckoned_poses(ids, position, heading)
+    for row, lane in enumerate(lanes):
+        count = int(valid[row].sum())
+        lane.ids[0], lane.ids[1 + start : 1 + start + count] = mission[row], ids[row, :count]
+        lane.log_probs[0] += log_probs[row, 0]
+        lane.log_probs[1 + start : 1 + start + count] += log_probs[row, 1 : 1 + count]
+        lane.position[start : start + count], lane.heading[start : start + count] = (
+            pose[0][row, :count],
+            pose[1][row, :count],
+        )
+
+
+def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[int, torch.Tensor]]:
+    """Lay a lane's frames behind each other, kind by kind, so that each lane draws from its own generator."""
+    return [(first, part.reshape(lanes, -1, *part.shape[1:])) for first, part in scored]
+
+
+def _remembered(
+    network: WorldNetwork, lanes: list[_Lane], start: int, position: np.ndarray, heading: np.ndarray
+) -> Tokens:
+    seen = geometry.LastSeen.empty(len(lanes))
+    for row, lane in enumerate(lanes):
+        frames = np.arange(start + 1)
+        blocks = lane.ids[1 + frames]
+        cells = blocks[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
+        world = geometry.world_cells(lane.position[frames], lane.heading[frames])
+        images = np.where(is_masked(cells)[..., None], grid.UNSEEN, _TOKENIZER.cell_attributes(cells))
+        seen.note(np.full(len(frames), row), images, cells, world, frames + 1)
+    before = np.full(len(lanes), start + 1)
+    return memory_tokens(*seen.recall(position, heading, before, network.world.memory))
+
+
+def _note_marginals(lanes: list[_Lane], start: int, masked: np.ndarray, scored: list[tuple[int, torch.Tensor]]) -> None:
+    actions = scored[ACTION][1][:, 0].exp().numpy(force=True).reshape(*masked.shape[:2], -1)
+    outcomes = scored[OUTCOME][1][:, 0].exp().numpy(force=True).reshape(*masked.shape[:2], -1)
+    for row, lane in enumerate(lanes):
+        for frame in range(masked.shape[1]):
+            if masked[row, frame, ACTION]:
+                lane.actions[start + frame - 1] = actions[row, frame]
+            if masked[row, frame, OUTCOME]:
+                lane.outcomes[start + frame] = outcomes[row, frame]
+
+
+def _fill_mission(
+    network: WorldNetwork, hidden: torch.Tensor, new: np.ndarray, log_probs: np.ndarray, length: int
+) -> None:
+    """Most likely words and behaviour for the mission block; ``new`` and ``log_probs`` are written in place."""
+    for slots, kind in (
+        (slice(BEHAVIOUR, FIRST_WORD), _TOKENIZER.behaviours),
+        (slice(FIRST_WORD, length), _TOKENIZER.words),
+    ):
+        best = network.logits(hidden[:, slots], kind).log_softmax(-1).max(-1)
+        new[:, 0, slots] = best.indices.numpy(force=True) + kind.start
+        log_probs[:, 0, slots] = best.values.numpy(force=True)

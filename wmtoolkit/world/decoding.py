@@ -1,0 +1,126 @@
+"""Filling the masked tokens of blocks: all at once, or in rounds with the most confident first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.tokenizer import ACTION, ATTRIBUTES, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+
+_TOKENIZER = WorldTokenizer()
+
+
+@dataclass
+class Filled:
+    """Blocks without masks.
+
+    Attributes:
+        ids: (B, ..., 52) int64.
+        log_probs: (B, ..., 52) float32, log-probability of each token when it was filled; 0 where it was visible.
+        outcomes: (B, ..., 4) float32, P(outcome) from the first round.
+    """
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    outcomes: np.ndarray
+
+
+def is_masked(ids: np.ndarray) -> np.ndarray:
+    """Which tokens hide anything: MASK, or a cell with a "?"."""
+    attributes = _TOKENIZER.cell_attributes(ids)
+    return (ids == _TOKENIZER.mask) | ((ids >= _TOKENIZER.cells.start) & (attributes == ATTRIBUTES).any(-1))
+
+
+_KINDS = (
+    (ACTION, range(_TOKENIZER.actions.start, _TOKENIZER.bos)),
+    (OUTCOME, _TOKENIZER.outcomes),
+    (DIRECTION, _TOKENIZER.directions),
+)
+"""Which range of ids the slots before the cells draw their tokens from."""
+
+
+def block_log_probs(network: WorldNetwork, hidden: torch.Tensor, ids: np.ndarray) -> list[tuple[int, torch.Tensor]]:
+    """Log-probabilities over what each slot of step blocks may hold.
+
+    Args:
+        hidden: (n, 52, H); ids: (n, 52) the blocks as given to the network.
+
+    Returns:
+        (first id, (n, slots, choices) float32) for action, outcome and direction; and for the cells
+        (-1, (n, 49, 264)) over ``network.completions``.
+    """
+    scored: list[tuple[int, torch.Tensor]] = []
+    for slot, kind in _KINDS:
+        scored.append((kind.start, network.logits(hidden[:, slot : slot + 1], kind).log_softmax(-1)))
+    given = torch.as_tensor(ids[:, FIRST_CELL:], device=hidden.device)
+    masked = torch.where(given >= _TOKENIZER.cells.start, given, _TOKENIZER.masked_cell)
+    cells = network.cell_logits(hidden[:, FIRST_CELL:].flatten(0, 1), masked.flatten())
+    scored.append((-1, cells.log_softmax(-1).view(*given.shape, -1)))
+    return scored
+
+
+def fill(
+    network: WorldNetwork,
+    ids: np.ndarray,
+    hidden: Callable[[np.ndarray], torch.Tensor],
+    *,
+    temperature: float = 0.0,
+    steps: int = 1,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Filled:
+    """Fill the masks of B step blocks.
+
+    Args:
+        ids: (B, 52) with masks.
+        hidden: gives the hidden states (B, 52, H) of such blocks: one forward pass.
+        temperature, steps, generator: as in ``RolloutState.step``.
+    """
+    ids = ids.copy()
+    log_probs = np.zeros(ids.shape, np.float32)
+    outcomes: np.ndarray | None = None
+    for round_ in range(steps):
+        masked = is_masked(ids)
+        if not masked.any():
+            break
+        scored = block_log_probs(network, hidden(ids), ids)
+        if outcomes is None:
+            outcomes = scored[OUTCOME][1][:, 0].exp().numpy(force=True)
+        tokens, chosen = choose(network, scored, temperature, generator)
+        # The most confident of what is left, so many that the last round finds its share.
+        quota = np.ceil(masked.sum(axis=1) / (steps - round_)).astype(int)
+        rank = np.where(masked, -chosen, np.inf).argsort(axis=1).argsort(axis=1)
+        commit = masked & (rank < quota[:, None])
+        ids[commit], log_probs[commit] = tokens[commit], chosen[commit]
+    assert outcomes is not None
+    return Filled(ids, log_probs, outcomes)
+
+
+def choose(
+    network: WorldNetwork,
+    scored: list[tuple[int, torch.Tensor]],
+    temperature: float,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and their log-probabilities, most likely or drawn, each of the shape of the slots: (B, ..., 52)."""
+    tokens, chosen = [], []
+    for first, log_probs in scored:
+        if temperature > 0:
+            # Gumbel-max: argmax of log p / T + Gumbel noise is a draw from p^(1/T).
+            best = (log_probs / temperature + _gumbel(log_probs.shape, generator).to(log_probs.device)).argmax(-1)
+        else:
+            best = log_probs.argmax(-1)
+        chosen.append(log_probs.gather(-1, best[..., None])[..., 0])
+        tokens.append(network.completions.to(best.device)[best] if first < 0 else best + first)
+    return torch.cat(tokens, dim=-1).numpy(force=True), torch.cat(chosen, dim=-1).numpy(force=True)
+
+
+def _gumbel(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> torch.Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        uniform = torch.rand(shape, generator=generator)
+    else:
+        uniform = torch.stack([torch.rand(shape[1:], generator=lane) for lane in generator])
+    return -(-uniform.clamp(min=1e-20).log()).log()

@@ -1,0 +1,177 @@
+"""``AnyOrderWorldModel``: one model, every conditional of a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.world import checkpoint
+from wmtoolkit.world.completion import Completion, complete
+from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.likelihood import nll
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.rollout import Generators, RolloutState
+from wmtoolkit.world.tokenizer import Visibility, WorldTokenizer
+from wmtoolkit.world.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The imagined next step of B histories.
+
+    Attributes:
+        images: (B, 7, 7, 3) uint8; directions: (B,) int64.
+        outcomes: (B,) int64 of ``Outcome``; outcome_probabilities: (B, 4) float32.
+        confidence: (B, 7, 7) float32, probability of each shown cell.
+        log_prob: (B,) float32, log-probability in nats of what is shown, its tokens taken as independent.
+    """
+
+    images: np.ndarray
+    directions: np.ndarray
+    outcomes: np.ndarray
+    outcome_probabilities: np.ndarray
+    confidence: np.ndarray
+    log_prob: np.ndarray
+
+
+class AnyOrderWorldModel:
+    """Answers queries about trajectories by filling in what is masked.
+
+    Args:
+        network: front-end and LLaDA2.
+        facts: what is known of the checkpoint: ``levels`` trained on, ``steps``, ``data``.
+        path: folder it was read from, if any.
+    """
+
+    def __init__(self, network: WorldNetwork, facts: dict[str, Any] | None = None, path: Path | None = None) -> None:
+        self.network = network.eval()
+        self.facts = facts or {}
+        self.path = path
+        self.tokenizer = WorldTokenizer()
+
+    @classmethod
+    def create(cls, llada2: LLaDA2MoeConfig, world: WorldConfig | None = None) -> AnyOrderWorldModel:
+        """An untrained model of the given architecture (its vocabulary and axes are set to fit)."""
+        world = world or WorldConfig()
+        return cls(WorldNetwork(WorldNetwork.fitted(llada2, world), world))
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path | None = None, device: torch.device | str | None = None
+    ) -> AnyOrderWorldModel:
+        """Load a checkpoint folder; None loads the packaged compact model.
+
+        Raises:
+            UserError: if there is none, or it is not a world model's, damaged or of another vocabulary.
+        """
+        if path is None:
+            packaged = Path(str(files("wmtoolkit") / "checkpoints" / "compact"))
+            if not packaged.is_dir():
+                raise UserError(
+                    "this build of wmtoolkit has no packaged checkpoint; train one (wmtool train --config quickstart "
+                    "--out RUN) and pass --checkpoint RUN/checkpoint"
+                )
+            path = packaged
+        network, facts = checkpoint.load(Path(path), device or "cpu")
+        return cls(network, facts, Path(path))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a checkpoint folder, whole or not at all."""
+        facts = {key: value for key, value in self.facts.items() if key not in ("format", "vocabulary", "world")}
+        checkpoint.save(self.network, Path(path), facts)
+
+    @property
+    def levels(self) -> list[str]:
+        """Levels the model was trained on."""
+        return list(self.facts.get("levels", []))
+
+    # Queries
+
+    def complete(
+        self,
+        trajectories: Sequence[Trajectory],
+        visible: Sequence[Visibility],
+        *,
+        steps: int = 1,
+        temperature: float = 0.0,
+        generator: Generators = None,
+    ) -> list[Completion]:
+        """THE query: fill what is not visible, everything attending to everything.
+
+        Args:
+            trajectories: B trajectories; hidden elements may hold anything.
+            visible: what of each is visible, attribute by attribute.
+            steps: rounds of confidence-ordered filling; 1 fills all at once.
+            temperature: 0 takes the most likely token, above tokens are drawn.
+            generator: one ``torch.Generator`` or a list of B.
+        """
+        return complete(self.network, trajectories, visible, steps=steps, temperature=temperature, generator=generator)
+
+    def predict(
+        self,
+        histories: Sequence[Trajectory],
+        actions: np.ndarray | Sequence[int],
+        *,
+        temperature: float = 0.0,
+        steps: int = 1,
+        generator: Generators = None,
+    ) -> Prediction:
+        """What happens next: a history of T actions and one more action give step T+1.
+
+        Args:
+            histories: B trajectories; actions: (B,) 0-6.
+        """
+        state = self.rollout_state(histories).step(actions, temperature=temperature, steps=steps, generator=generator)
+        return Prediction(
+            images=state.images,
+            directions=state.directions,
+            outcomes=state.sampled_outcomes,
+            outcome_probabilities=state.outcomes,
+            confidence=state.confidence,
+            log_prob=state.log_prob,
+        )
+
+    def policy(self, histories: Sequence[Trajectory]) -> np.ndarray:
+        """What to do: (B, 7) float32 probabilities of the next action, as the bot would act."""
+        return self.rollout_state(histories).policy()
+
+    def infer_action(self, trajectories: Sequence[Trajectory], steps: Sequence[int]) -> np.ndarray:
+        """Which action caused this: (B, 7) float32 probabilities of action ``steps[i]`` given all the rest."""
+        visible = [Visibility.full(len(trajectory)) for trajectory in trajectories]
+        for seen, step in zip(visible, steps, strict=True):
+            seen.actions[step] = False
+        completions = self.complete(trajectories, visible)
+        return np.stack([item.action_probabilities[step] for item, step in zip(completions, steps, strict=True)])
+
+    def belief(
+        self, histories: Sequence[Trajectory], visible: Sequence[Visibility], **options: Any
+    ) -> list[Completion]:
+        """What is behind the wall, or behind the noise: complete the masked cells of the observations so far."""
+        cells_only = [
+            replace(Visibility.full(len(history)), images=seen.images)
+            for history, seen in zip(histories, visible, strict=True)
+        ]
+        return self.complete(histories, cells_only, **options)
+
+    def nll(self, trajectories: Sequence[Trajectory], *, samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+        """Upper bound on the negative log-likelihood of the steps given mission and first observation, in nats.
+
+        See ``likelihood.nll``.
+        """
+        return nll(self.network, trajectories, samples=samples, seed=seed)
+
+    def rollout_state(self, histories: Sequence[Trajectory]) -> RolloutState:
+        """A batched, cached state that can step, branch and re-order: planners live on it."""
+        return RolloutState.start(self.network, histories)
+
+    def dream(self, missions: Sequence[str], *, generator: Generators = None, temperature: float = 1.0) -> RolloutState:
+        """States that start from a first observation drawn from the model itself, one a mission."""
+        return RolloutState.dream(self.network, missions, temperature=temperature, generator=generator)

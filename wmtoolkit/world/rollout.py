@@ -1,0 +1,308 @@
+"""Imagined rollouts: a batch of states that step, branch and re-order, with the context's keys and values cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from wmtoolkit.llada2 import BlockCache
+from wmtoolkit.world import geometry, grid
+from wmtoolkit.world.decoding import Filled, fill
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
+from wmtoolkit.world.trajectory import Outcome, Trajectory
+from wmtoolkit.world.windows import attention
+
+_TOKENIZER = WorldTokenizer()
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class RolloutState:
+    """B imagined (or real) states. Immutable from outside: ``step`` and ``select`` return new states.
+
+    Attributes:
+        images: (B, 7, 7, 3) uint8, the last observation of each lane.
+        directions: (B,) int64.
+        outcomes: (B, 4) float32, P(outcome) of the last step, indexed by ``Outcome``.
+        sampled_outcomes: (B,) int64, the outcome decided on (the most likely one, or drawn).
+        confidence: (B, 7, 7) float32, probability of each shown cell; 1 for real observations.
+        log_prob: (B,) float32, log-probability of the last imagined frame given its past, in nats.
+        total_log_prob: (B,) float32, the same summed over all imagined frames of the lane.
+    """
+
+    def __init__(
+        self,
+        network: WorldNetwork,
+        mission: np.ndarray,
+        ids: np.ndarray,
+        time: np.ndarray,
+        position: np.ndarray,
+        heading: np.ndarray,
+        valid: np.ndarray,
+        seen: geometry.LastSeen | None,
+        filled: Filled | None = None,
+        total_log_prob: np.ndarray | None = None,
+    ) -> None:
+        self._network = network
+        self._mission, self._ids, self._time = mission, ids, time
+        self._position, self._heading, self._valid = position, heading, valid
+        self._seen = seen
+        self._cache: BlockCache | None = None
+        self._cached: np.ndarray | None = None
+        lanes = len(ids)
+        last = ids[:, -1]
+        self.images = _TOKENIZER.cell_attributes(last[:, FIRST_CELL:]).reshape(lanes, grid.VIEW, grid.VIEW, 3)
+        self.images = self.images.astype(np.uint8)
+        self.directions = last[:, DIRECTION] - _TOKENIZER.directions.start
+        self.sampled_outcomes = last[:, OUTCOME] - _TOKENIZER.outcomes.start
+        if filled is None:
+            self.outcomes = np.eye(len(Outcome), dtype=np.float32)[self.sampled_outcomes]
+            self.confidence = np.ones((lanes, grid.VIEW, grid.VIEW), np.float32)
+            self.log_prob = np.zeros(lanes, np.float32)
+        else:
+            self.outcomes = filled.outcomes
+            self.confidence = np.exp(filled.log_probs[:, FIRST_CELL:]).reshape(lanes, grid.VIEW, grid.VIEW)
+            self.log_prob = filled.log_probs.sum(axis=1)
+        self.total_log_prob = np.zeros(lanes, np.float32) if total_log_prob is None else total_log_prob
+
+    def __len__(self) -> int:
+        """Number of lanes B."""
+        return len(self._ids)
+
+    @classmethod
+    def start(cls, network: WorldNetwork, histories: Sequence[Trajectory]) -> RolloutState:
+        """One lane a history; each has at least one observation."""
+        recent, lanes = network.world.recent, len(histories)
+        mission = np.stack([_TOKENIZER.mission_block(history.mission, "bot") for history in histories])
+        ids = np.full((lanes, recent, BLOCK), _TOKENIZER.pad)
+        time, heading = np.zeros((2, lanes, recent), np.int64)
+        position = np.zeros((lanes, recent, 2), np.int64)
+        valid = np.zeros((lanes, recent), bool)
+        seen = geometry.LastSeen.empty(lanes) if network.world.memory else None
+        for lane, history in enumerate(histories):
+            blocks = _TOKENIZER.encode(history)[1:]
+            actions = np.append(-1, history.actions)
+            path = geometry.positions(history.images, history.directions, actions, np.array([0]))
+            kept = min(recent, len(blocks))
+            ids[lane, -kept:], valid[lane, -kept:] = blocks[-kept:], True
+            time[lane, -kept:] = np.arange(len(blocks) - kept, len(blocks)) + 1
+            heading[lane, -kept:], position[lane, -kept:] = history.directions[-kept:], path[-kept:]
+            if seen is not None:
+                count = len(blocks)
+                cells = blocks[:, FIRST_CELL:].reshape(count, grid.VIEW, grid.VIEW)
+                world = geometry.world_cells(path, history.directions)
+                seen.note(np.full(count, lane), history.images, cells, world, np.arange(count) + 1)
+        return cls(network, mission, ids, time, position, heading, valid, seen)
+
+    @classmethod
+    @torch.inference_mode()
+    def dream(
+        cls,
+        network: WorldNetwork,
+        missions: Sequence[str],
+        *,
+        temperature: float = 1.0,
+        steps: int = 16,
+        generator: Generators = None,
+    ) -> RolloutState:
+        """One lane a mission, whose first observation is drawn from the model in ``steps`` rounds."""
+        recent, lanes = network.world.recent, len(missions)
+        mission = np.stack([_TOKENIZER.mission_block(text, "bot") for text in missions])
+        nothing = np.zeros((lanes, recent), np.int64)
+        blank = np.zeros((lanes, recent, grid.VIEW, grid.VIEW, 3), np.int64)
+        state = cls(
+            network,
+            mission,
+            _TOKENIZER.step_blocks(blank, nothing, nothing - 1, nothing + Outcome.START),
+            nothing,
+            np.zeros((lanes, recent, 2), np.int64),
+            nothing,
+            np.zeros((lanes, recent), bool),
+            geometry.LastSeen.empty(lanes) if network.world.memory else None,
+        )
+        block = np.full((lanes, BLOCK), _TOKENIZER.mask)
+        block[:, ACTION] = _TOKENIZER.bos
+        block[:, OUTCOME] = _TOKENIZER.outcomes.start + Outcome.START
+        block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
+        state._encode_context()
+        time, nowhere = np.ones(lanes, np.int64), np.zeros((lanes, 2), np.int64)
+        unknown = np.zeros(lanes, bool)
+
+        def hidden(ids: np.ndarray) -> torch.Tensor:
+            return state._decode(state._frames(ids[:, None], time[:, None], nowhere, time * 0, unknown))
+
+        filled = fill(network, block, hidden, temperature=temperature, steps=steps, generator=generator)
+        heading = filled.ids[:, DIRECTION] - _TOKENIZER.directions.start
+        return state._followed(filled, time, nowhere, heading)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        actions: np.ndarray | Sequence[int],
+        *,
+        temperature: float = 0.0,
+        steps: int = 1,
+        generator: Generators = None,
+    ) -> RolloutState:
+        """Imagine one step in every lane: one batched forward pass.
+
+        Args:
+            actions: (B,) 0-6.
+            temperature: 0 takes the most likely token everywhere; above, tokens are drawn.
+            steps: 1 fills all tokens at once; n fills them in n rounds, the most confident first.
+            generator: for drawing; one, or a list of B so that lanes do not depend on their neighbours.
+        """
+        actions = np.asarray(actions, dtype=np.int64)
+        if actions.shape != (len(self),) or actions.min() < 0 or actions.max() >= len(grid.ACTIONS):
+            raise ValueError(f"actions must be {len(self)} integers in 0..{len(grid.ACTIONS) - 1}, not {actions}")
+        block = np.full((len(self), BLOCK), _TOKENIZER.mask)
+        block[:, ACTION] = _TOKENIZER.actions.start + actions
+        block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
+        position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
+        self._encode_context()
+        time = self._time[:, -1] + 1
+
+        def hidden(ids: np.ndarray) -> torch.Tensor:
+            return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known))
+
+        filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
+        return self._followed(filled, time, position, heading)
+
+    @torch.inference_mode()
+    def policy(self) -> np.ndarray:
+        """(B, 7) float32 probabilities of the next action, asked as the bot's: a pass of one token a lane."""
+        self._encode_context()
+        egomotion = self._network.world.egomotion
+        tokens = action_tokens(
+            self._time[:, -1:] + 1,
+            self._position[:, -1:] if egomotion else None,
+            self._heading[:, -1:] if egomotion else None,
+            np.ones((len(self), 1), bool),
+        )
+        hidden = self._decode(tokens)[:, 0]
+        actions = range(_TOKENIZER.actions.start, _TOKENIZER.bos)
+        return self._network.logits(hidden, actions).softmax(-1).numpy(force=True)
+
+    def select(self, rows: np.ndarray | Sequence[int]) -> RolloutState:
+        """A state whose lane i is a copy of lane ``rows[i]``: branch, re-order or drop lanes."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) > len(self):
+            self._encode_context()  # once for all copies
+        chosen = object.__new__(RolloutState)
+        chosen.__dict__.update(self.__dict__)
+        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
+            setattr(chosen, name, getattr(self, name)[rows])
+        for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
+            setattr(chosen, name, getattr(self, name)[rows])
+        chosen._seen = None if self._seen is None else self._seen.select(rows)
+        if self._cache is not None and self._cached is not None:
+            chosen._cache = self._cache.select(torch.as_tensor(rows, device=self._network.device))
+            chosen._cached = self._cached[rows]
+        return chosen
+
+    @staticmethod
+    def cat(states: Sequence[RolloutState]) -> RolloutState:
+        """The lanes of several states of one model in one state, in order."""
+        joint = object.__new__(RolloutState)
+        joint.__dict__.update(states[0].__dict__)
+        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
+            setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
+        for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
+            setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
+        seen = [state._seen for state in states if state._seen is not None]
+        if seen:
+            joint._seen = geometry.LastSeen(
+                np.concatenate([part.cells for part in seen]), np.concatenate([part.times for part in seen])
+            )
+        joint._cache = joint._cached = None
+        return joint
+
+    def replace(self, rows: np.ndarray | Sequence[int], other: RolloutState) -> RolloutState:
+        """A state in which lane ``rows[i]`` is lane i of ``other``, and the rest stays."""
+        order = np.arange(len(self))
+        order[np.asarray(rows, dtype=np.int64)] = len(self) + np.arange(len(other))
+        return RolloutState.cat([self, other]).select(order)
+
+    def _followed(self, filled: Filled, time: np.ndarray, position: np.ndarray, heading: np.ndarray) -> RolloutState:
+        """The state after ``filled`` has become the newest frame of every lane."""
+
+        def shifted(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            return np.concatenate([old[:, 1:], new[:, None]], axis=1)
+
+        seen = self._seen
+        if seen is not None:
+            seen = seen.select(np.arange(len(self)))
+            cells = filled.ids[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
+            images = _TOKENIZER.cell_attributes(cells)
+            seen.note(np.arange(len(self)), images, cells, geometry.world_cells(position, heading), time)
+        return RolloutState(
+            self._network,
+            self._mission,
+            shifted(self._ids, filled.ids),
+            shifted(self._time, time),
+            shifted(self._position, position),
+            shifted(self._heading, heading),
+            shifted(self._valid, np.ones(len(self), bool)),
+            seen,
+            filled,
+            self.total_log_prob + filled.log_probs.sum(axis=1),
+        )
+
+    def _encode_context(self) -> None:
+        """Run the network over mission, memory and kept frames once and keep their keys and values."""
+        if self._cache is not None:
+            return
+        context = mission_tokens(self._mission)
+        if self._seen is not None:
+            # What is not in the newest frame is remembered: the frames before it are not needed.
+            remembered = self._seen.recall(
+                self._position[:, -1], self._heading[:, -1], self._time[:, -1], self._network.world.memory
+            )
+            context = joined(context, memory_tokens(*remembered))
+            frames = slice(-1, None)
+        else:
+            frames = slice(None)
+        kept = self._ids[:, frames]
+        tokens = self._frames(
+            kept,
+            self._time[:, frames],
+            self._position[:, frames],
+            self._heading[:, frames],
+            np.ones(kept.shape[:2], bool),
+            self._valid[:, frames],
+        )
+        order = np.repeat(np.arange(kept.shape[1]), BLOCK)
+        allowed = attention((context, np.full(context.length, -1), 0), (tokens, order, 0))
+        tokens = joined(context, tokens)
+        cache = BlockCache()
+        device = self._network.device
+        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache)
+        cache.writing = False
+        self._cache, self._cached = cache, tokens.valid
+
+    def _frames(
+        self,
+        ids: np.ndarray,
+        time: np.ndarray,
+        position: np.ndarray,
+        heading: np.ndarray,
+        known: np.ndarray,
+        valid: np.ndarray | None = None,
+    ) -> Tokens:
+        """Frames (B, n, 52) as tokens; poses may lack the frame axis when n = 1."""
+        if heading.ndim == 1:
+            position, heading, known = position[:, None], heading[:, None], known[:, None]
+        if not self._network.world.egomotion:
+            return frame_tokens(ids, time, valid=valid)
+        return frame_tokens(ids, time, position, heading, known, valid)
+
+    def _decode(self, tokens: Tokens) -> torch.Tensor:
+        """Hidden states (B, 52, H) of one block behind the cached context."""
+        assert self._cached is not None
+        valid = np.concatenate([self._cached, tokens.valid], axis=1)
+        device = self._network.device
+        mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
+        return self._network(tokens.tensors(device), mask, self._cache)

@@ -1,0 +1,185 @@
+"""Windows of episodes: the mission, what is remembered, and a run of frames, as training and evaluation read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wmtoolkit.world import geometry
+from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.tokenizer import WorldTokenizer
+from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
+from wmtoolkit.world.trajectory import Trajectory
+
+_TOKENIZER = WorldTokenizer()
+_HISTORY = 512
+"""Frames looked back on for the memory."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Episodes laid end to end; N frames, E episodes.
+
+    Attributes:
+        images: (N, 7, 7, 3) uint8; directions, actions (the one that led here, -1 at a start), outcomes: (N,).
+        positions: (N, 2) dead-reckoned, (0, 0) at each start.
+        offsets: (E+1,) int64 first frame of each episode, and N.
+        missions: (E, 52) int64 mission blocks, behaviour included.
+        behaviours: (E,) index into ``BEHAVIOURS``.
+    """
+
+    images: np.ndarray
+    directions: np.ndarray
+    actions: np.ndarray
+    outcomes: np.ndarray
+    positions: np.ndarray
+    offsets: np.ndarray
+    missions: np.ndarray
+    behaviours: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(E,) frames of each episode, T+1."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_trajectories(cls, trajectories: Sequence[Trajectory]) -> Frames:
+        """Lay trajectories end to end."""
+        lengths = [len(trajectory) + 1 for trajectory in trajectories]
+        missions = np.stack([_TOKENIZER.mission_block(item.mission, item.behaviour) for item in trajectories])
+        return cls._reckoned(
+            images=np.concatenate([item.images for item in trajectories]),
+            directions=np.concatenate([item.directions for item in trajectories]),
+            actions=np.concatenate([np.append(-1, item.actions) for item in trajectories]),
+            outcomes=np.concatenate([item.outcomes for item in trajectories]),
+            offsets=np.append(0, np.cumsum(lengths)),
+            missions=missions,
+            behaviours=missions[:, 0] - _TOKENIZER.behaviours.start,
+        )
+
+    @classmethod
+    def from_store(cls, store: Any) -> Frames:
+        """The frames of a ``data.store.EpisodeStore``, which stay where they are (memory-mapped)."""
+        texts = np.stack([_TOKENIZER.mission_block(text, "bot") for text in store.mission_texts])
+        missions = texts[store.missions]
+        missions[:, 0] = _TOKENIZER.behaviours.start + np.asarray(store.behaviours)
+        return cls._reckoned(
+            images=store.images,
+            directions=store.directions,
+            actions=store.actions,
+            outcomes=store.outcomes,
+            offsets=np.asarray(store.offsets, dtype=np.int64),
+            missions=missions,
+            behaviours=np.asarray(store.behaviours),
+        )
+
+    @classmethod
+    def _reckoned(cls, **arrays: Any) -> Frames:
+        starts = arrays["offsets"][:-1]
+        path = geometry.positions(arrays["images"], arrays["directions"], np.asarray(arrays["actions"]), starts)
+        return cls(positions=path, **arrays)
+
+
+@dataclass
+class Window:
+    """B windows of n frames, with what comes before them.
+
+    Attributes:
+        context: mission and memory as tokens; mission_length: how many of them are the mission's.
+        ids: (B, n, 52) clean blocks.
+        time, heading: (B, n); position: (B, n, 2).
+        valid: (B, n) bool, False before an episode's start and after its end.
+        episode, frame: (B,), (B, n) where the frames come from.
+    """
+
+    context: Tokens
+    mission_length: int
+    ids: np.ndarray
+    time: np.ndarray
+    position: np.ndarray
+    heading: np.ndarray
+    valid: np.ndarray
+    episode: np.ndarray
+    frame: np.ndarray
+
+
+def cut(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int, world: WorldConfig) -> Window:
+    """Cut windows of ``count`` frames, from the ``start``-th of each episode on.
+
+    Args:
+        episode, start: (B,); a start may be -1 and a window may overrun its episode: such frames are not valid.
+    """
+    first = frames.offsets[episode]
+    local = start[:, None] + np.arange(count)
+    valid = (local >= 0) & (local < frames.lengths[episode][:, None])
+    index = first[:, None] + np.clip(local, 0, frames.lengths[episode][:, None] - 1)
+    ids = _TOKENIZER.step_blocks(
+        frames.images[index], frames.directions[index], frames.actions[index], frames.outcomes[index]
+    )
+    mission = context = mission_tokens(frames.missions[episode])
+    if world.memory:
+        context = joined(mission, _memory(frames, episode, start, world.memory))
+    return Window(
+        context=context,
+        mission_length=mission.length,
+        ids=ids,
+        time=np.where(valid, local + 1, 0),
+        position=frames.positions[index],
+        heading=np.asarray(frames.directions[index], dtype=np.int64),
+        valid=valid,
+        episode=episode,
+        frame=index,
+    )
+
+
+def last_seen(frames: Frames, episode: np.ndarray, frame: np.ndarray) -> geometry.LastSeen:
+    """What was seen in each episode up to its ``frame``-th frame; episode, frame: (B,); frame i has time i + 1."""
+    first = frames.offsets[episode]
+    here = first + frame
+    begin = np.maximum(first, here - _HISTORY)
+    lane = np.repeat(np.arange(len(episode)), here - begin + 1)
+    index = np.concatenate([np.arange(low, high + 1) for low, high in zip(begin, here, strict=True)])
+    images, headings = frames.images[index], np.asarray(frames.directions[index], dtype=np.int64)
+    seen = geometry.LastSeen.empty(len(episode))
+    world = geometry.world_cells(frames.positions[index], headings)
+    seen.note(lane, images, _TOKENIZER.cell_ids(images), world, index - first[lane] + 1)
+    return seen
+
+
+def _memory(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int) -> Tokens:
+    """What each window's first frame could remember of the frames before it and does not show itself."""
+    here = np.maximum(start, 0)
+    index = frames.offsets[episode] + here
+    return memory_tokens(
+        *last_seen(frames, episode, here).recall(
+            frames.positions[index],
+            np.asarray(frames.directions[index], dtype=np.int64),
+            np.where(start < 0, 0, here + 1),
+            count,
+        )
+    )
+
+
+def attention(*parts: tuple[Tokens, np.ndarray, int]) -> np.ndarray:
+    """Block-causal attention over sequences laid end to end: the 2L layout of block diffusion, with a shared prefix.
+
+    Args:
+        parts: (tokens, order, copy) each; ``order`` (S,) is the place in time of each token's block, and ``copy`` is 0
+            for what is clean and different for each set of blocks with masks. A clean token sees the clean tokens of
+            its own block and before; a masked one those strictly before, and its own block of the same copy.
+
+    Returns:
+        (B, 1, S, S) bool, True = attend.
+    """
+    valid = np.concatenate([tokens.valid for tokens, _, _ in parts], axis=1)
+    when = np.concatenate([order for _, order, _ in parts])
+    copy = np.concatenate([np.full(tokens.length, number) for tokens, _, number in parts])
+    query, key, mine, theirs = when[:, None], when[None, :], copy[:, None], copy[None, :]
+    allowed = np.where(theirs == 0, np.where(mine == 0, query >= key, query > key), (mine == theirs) & (query == key))
+    return (allowed[None] & valid[:, None, :])[:, None]
+
+
+__all__ = ["Frames", "Window", "attention", "cut", "last_seen"]
