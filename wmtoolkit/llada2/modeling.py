@@ -37,6 +37,7 @@ from wmtoolkit.llada2.hub import local_folder
 from wmtoolkit.llada2.layouts import Layout, from_fused
 from wmtoolkit.llada2.masks import additive_mask
 from wmtoolkit.llada2.objective import masked_cross_entropy
+from wmtoolkit.llada2.sampler import generate
 
 
 class LLaDA2MoeRMSNorm(nn.Module):
@@ -504,3 +505,7 @@ class LLaDA2MoeForCausalLM(LLaDA2MoePreTrainedModel):
             attentions=outputs.attentions,
             router_logits=outputs.router_logits,
         )
+
+    def generate(self, input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Continue prompts by block diffusion; see ``sampler.generate`` for the options."""
+        return generate(self, input_ids, **options)

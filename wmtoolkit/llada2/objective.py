@@ -1,11 +1,19 @@
-"""Noise and loss of masked diffusion as dFactory trains LLaDA2."""
+"""Noise and losses of masked diffusion: dFactory's, which trains LLaDA2, and the variants beside it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
+from wmtoolkit.llada2.masks import training_mask_2l
+
+if TYPE_CHECKING:
+    from wmtoolkit.llada2.modeling import LLaDA2MoeForCausalLM
+
 IGNORED = -100
+"""Label of a position that is no target."""
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -17,6 +25,44 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     """
     total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def weighted_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, ratios: torch.Tensor, maskable: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy weighted by 1/t, a token: a bound on the negative log-likelihood when t is uniform in (0, 1).
+
+    LLaDA (Nie et al. 2025, arXiv:2502.09992), equation 3. dFactory leaves the weight out.
+
+    Args:
+        logits: (batch, length, vocabulary).
+        labels: long (batch, length), -100 where not masked.
+        ratios: (batch,), the probability t each row was masked with.
+        maskable: bool (batch, length), the tokens that could have been masked.
+    """
+    losses = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+    return (losses / ratios[:, None]).sum() / maskable.sum().clamp(min=1)
+
+
+def draw_noise(
+    input_ids: torch.Tensor,
+    prompt_lengths: torch.Tensor,
+    low: float,
+    high: float,
+    mask_id: int,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``add_noise``, and the probability each row was masked with: (noisy ids, labels, ratios)."""
+    length = input_ids.shape[1]
+    noisy, labels = input_ids.clone(), torch.full_like(input_ids, IGNORED)
+    ratios = torch.empty(len(input_ids))
+    for row, prompt in enumerate(prompt_lengths.tolist()):
+        ratios[row] = torch.rand(1, generator=generator)[0] * (high - low) + low
+        hidden = (torch.rand(length, generator=generator) < ratios[row]) & (torch.arange(length) >= prompt)
+        hidden = hidden.to(input_ids.device)
+        noisy[row, hidden] = mask_id
+        labels[row, hidden] = input_ids[row, hidden]
+    return noisy, labels, ratios.to(input_ids.device)
 
 
 def add_noise(
@@ -31,18 +77,44 @@ def add_noise(
 
     Args:
         input_ids: long (batch, length), clean.
-        prompt_lengths: long (batch,); earlier positions are never masked.
+        prompt_lengths: long (batch,); earlier positions are never masked. Padding after the text is.
 
     Returns:
         (noisy ids, labels), both (batch, length); labels hold the clean id where masked, -100 elsewhere.
         Per sequence the generator is asked for ``rand(1)``, then ``rand(length)``, as dFactory does.
     """
+    return draw_noise(input_ids, prompt_lengths, low, high, mask_id, generator)[:2]
+
+
+def complement(
+    input_ids: torch.Tensor, labels: torch.Tensor, prompt_lengths: torch.Tensor, mask_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The other half of a masking: what was visible after the prompt is masked, what was masked is visible.
+
+    Trained as a second copy, every token of the answer is a target once (LLaDA2.0 technical report).
+
+    Args:
+        input_ids, labels: long (batch, length): the clean ids, and the labels of the first masking.
+
+    Returns:
+        (noisy ids, labels) of the second copy.
+    """
+    after_prompt = torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths[:, None]
+    hidden = after_prompt & (labels == IGNORED)
+    return input_ids.masked_fill(hidden, mask_id), input_ids.masked_fill(~hidden, IGNORED)
+
+
+def block_diffusion_loss(
+    model: LLaDA2MoeForCausalLM, input_ids: torch.Tensor, noisy: torch.Tensor, labels: torch.Tensor, block_length: int
+) -> torch.Tensor:
+    """dFactory's objective: every noisy block, given the clean blocks before it, in one pass of twice the length.
+
+    Args:
+        input_ids, noisy, labels: long (batch, length), from ``add_noise``.
+    """
     length = input_ids.shape[1]
-    noisy, labels = input_ids.clone(), torch.full_like(input_ids, IGNORED)
-    for row, prompt in enumerate(prompt_lengths.tolist()):
-        ratio = torch.rand(1, generator=generator) * (high - low) + low
-        hidden = (torch.rand(length, generator=generator) < ratio) & (torch.arange(length) >= prompt)
-        hidden = hidden.to(input_ids.device)
-        noisy[row, hidden] = mask_id
-        labels[row, hidden] = input_ids[row, hidden]
-    return noisy, labels
+    positions = torch.arange(length, device=input_ids.device).repeat(2)[None]
+    mask = training_mask_2l(length, block_length, input_ids.device)[None, None]
+    both = torch.cat([noisy, input_ids], dim=1)
+    hidden = model.model(both, attention_mask=mask, position_ids=positions, return_dict=True).last_hidden_state
+    return masked_cross_entropy(model.lm_head(hidden[:, :length]), labels)
