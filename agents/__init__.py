@@ -1,1 +1,22 @@
 """Agents: what acts, in a real level or in imagination."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "AGENTS": "registry",
+    "make_agent": "registry",
+    "Agent": "protocol",
+    "RolloutState": "protocol",
+    "WorldModel": "protocol",
+    "SimulatorWorldModel": "simulator",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)

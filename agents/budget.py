@@ -1,0 +1,61 @@
+"""What a planner may spend on one decision."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+from wmtoolkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one decision; the first one reached ends the search, and the best plan so far is taken.
+
+    Attributes:
+        max_forward_passes: batched forward passes of the model.
+        max_milliseconds: wall-clock time; a pass is not started if it would likely overrun.
+        max_nodes: imagined situations.
+    """
+
+    max_forward_passes: int = 64
+    max_milliseconds: float = 2000.0
+    max_nodes: int = 300
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 2 if field.name == "max_forward_passes" else 1
+            if not value >= least:
+                raise UserError(f"{field.name} must be at least {least} to plan anything, not {value}")
+
+
+class Meter:
+    """Counts what one decision has spent of a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.forward_passes = self.nodes = 0
+        self._started = time.perf_counter()
+
+    @property
+    def milliseconds(self) -> float:
+        """Time since the decision began."""
+        return 1000 * (time.perf_counter() - self._started)
+
+    def add(self, forward_passes: int, nodes: int) -> None:
+        self.forward_passes += forward_passes
+        self.nodes += nodes
+
+    def room_for(self, forward_passes: int = 1) -> bool:
+        """Whether so many more forward passes fit, going by the mean duration of those made."""
+        each = self.milliseconds / max(1, self.forward_passes)
+        return (
+            self.forward_passes + forward_passes <= self.budget.max_forward_passes
+            and self.nodes < self.budget.max_nodes
+            and self.milliseconds + forward_passes * each <= self.budget.max_milliseconds
+        )
+
+    def summary(self) -> dict[str, float]:
+        """The counts, for ``diagnostics``."""
+        return {"forward_passes": self.forward_passes, "nodes": self.nodes, "milliseconds": self.milliseconds}

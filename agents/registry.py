@@ -1,0 +1,70 @@
+"""Agents by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from importlib import import_module
+from typing import Any
+
+from wmtoolkit.agents.protocol import Agent, WorldModel
+
+from wmtoolkit.errors import UserError
+
+AGENTS = {
+    "random": "random_agent:RandomAgent",
+    "bot": "bot:BotAgent",
+    "policy": "policy:PolicyAgent",
+    "best-first": "best_first:BestFirstAgent",
+}
+"""Where each agent lives: ``module:Class`` below ``wmtoolkit.agents``."""
+
+
+def agent_class(name: str) -> type:
+    """The class of an agent; importing it is left until it is asked for.
+
+    Raises:
+        UserError: for an unknown name; the message lists the known ones.
+    """
+    if name not in AGENTS:
+        close = difflib.get_close_matches(name, AGENTS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"unknown agent {name!r}{hint}; known agents: {', '.join(AGENTS)}")
+    module, _, attribute = AGENTS[name].partition(":")
+    return getattr(import_module(f"wmtoolkit.agents.{module}"), attribute)
+
+
+def needs(name: str) -> set[str]:
+    """What the agent cannot do without: any of ``world_model`` and ``env``."""
+    return {"world_model", "env"} & set(inspect.signature(agent_class(name)).parameters)
+
+
+def make_agent(
+    name: str, *, world_model: WorldModel | None = None, env: Any = None, seed: int = 0, **budget: Any
+) -> Agent:
+    """Make an agent by name.
+
+    Args:
+        name: one of ``AGENTS``.
+        world_model: what planners imagine with; agents that need none ignore it.
+        env: the real level the agent will act in; only ``bot`` needs it.
+        seed: of the agent's own randomness.
+        budget: the agent's own options, e.g. ``max_forward_passes=16``; see its class.
+
+    Raises:
+        UserError: for an unknown name or option, a missing world model or level, or a budget of nothing.
+    """
+    cls = agent_class(name)
+    given = {"world_model": world_model, "env": env}
+    arguments: dict[str, Any] = {}
+    for part in sorted(needs(name)):
+        if given[part] is None:
+            what = {"world_model": "a world model; give a checkpoint", "env": "the real level"}[part]
+            raise UserError(f"agent {name!r} needs {what}")
+        arguments[part] = given[part]
+    options = [option for option in inspect.signature(cls).parameters if option not in ("world_model", "env", "seed")]
+    unknown = [option for option in budget if option not in options]
+    if unknown:
+        known = ", ".join(options) if options else "none"
+        raise UserError(f"agent {name!r} has no option {unknown[0]!r}; its options: {known}")
+    return cls(**arguments, seed=seed, **budget)
