@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import click
-from wmtoolkit.cli.common import command_options, say
+from wmtoolkit.cli.common import command_options
 
 
 @click.command(
@@ -43,7 +43,7 @@ def collect(**options: Any) -> dict[str, Any]:
         seconds=options.pop("seconds"),
         held_out=options.pop("held_out"),
     )
-    return collect_levels(recipe, make_agent=partial(_make_agent, options.pop("checkpoint")), say=say, **options)
+    return collect_levels(recipe, make_agent=partial(_make_agent, options.pop("checkpoint")), **options)
 
 
 def _make_agent(checkpoint: str | None, name: str, env: Any) -> Any:

@@ -167,7 +167,7 @@ def test_bytes_turned_over_never_end_in_a_traceback(tmp_path, make_trajectory):
     assert refused > 20
 
 
-def foreign(image_shape=(7, 7, 3), name="minigrid/BabyAI-GoToLocal/optimal-v0", behaviour="bot"):
+def foreign(image_shape=(7, 7, 3), name="minigrid/BabyAI-GoToLocal/optimal-v0", seeded=True):
     """A dataset as others publish it: written by Minari, no behaviour, no split."""
     space = spaces.Dict(
         {
@@ -180,7 +180,7 @@ def foreign(image_shape=(7, 7, 3), name="minigrid/BabyAI-GoToLocal/optimal-v0", 
     buffers = [
         EpisodeBuffer(
             id=index,
-            seed=100 + index,
+            seed=100 + index if seeded else None,
             observations={
                 "direction": rng.integers(0, 4, 4),
                 "image": rng.integers(0, 3, (4, *image_shape)).astype(np.uint8),
@@ -214,6 +214,12 @@ def test_a_published_dataset_is_read_from_its_folder():
     assert {trajectory.behaviour for trajectory in trajectories} == {"bot"}
     assert {trajectory.level for trajectory in trajectories} == {"BabyAI-GoToLocal-v0"}
     assert all(trajectory.success and len(trajectory) == 3 for trajectory in trajectories)
+
+
+def test_a_published_dataset_without_seeds_is_split_by_its_starts():
+    name = foreign(seeded=False)
+    assert all(trajectory.seed is None for trajectory in load_trajectories(name))
+    assert open_store([name], "train").document()["train_seeds"] == {}
 
 
 def test_a_published_dataset_with_other_views_is_refused():

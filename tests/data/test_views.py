@@ -1,6 +1,7 @@
 """The fast view is MiniGrid's view."""
 
 import copy
+import pickle
 
 import gymnasium
 import minigrid  # noqa: F401
@@ -80,3 +81,12 @@ def test_a_copied_level_looks_at_itself_not_at_the_original():
     assert np.array_equal(copied.gen_obs()["image"], MiniGridEnv.gen_obs(copied)["image"])
     assert np.array_equal(env.gen_obs()["image"], MiniGridEnv.gen_obs(env)["image"])
     assert not np.array_equal(copied.gen_obs()["image"], env.gen_obs()["image"])
+
+
+def test_a_level_can_be_pickled():
+    env = make_level("BabyAI-GoToLocal-v0")
+    reset_level(env, 3)
+    again = pickle.loads(pickle.dumps(env))
+    again.step(2)
+    env.step(2)
+    assert np.array_equal(again.gen_obs()["image"], env.gen_obs()["image"])

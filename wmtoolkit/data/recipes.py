@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -186,7 +186,6 @@ def collect_levels(
     overwrite: bool = False,
     dry_run: bool = False,
     make_agent: MakeAgent | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Collect every level of a recipe, each into its dataset, and report.
 
@@ -214,12 +213,14 @@ def collect_levels(
             plan, targets[plan.level], workers=workers, resume=resume, overwrite=overwrite, make_agent=make_agent
         )
         rows.append(_row(path, plan.level, time.monotonic() - start))
-        say(
-            f"{plan.level}: {rows[-1]['episodes']} episodes, {rows[-1]['steps']} steps, {rows[-1]['seconds']} s, {path}"
-        )
-        if rows[-1]["errors"]:
-            say("  " + ", ".join(f"{name} ({count})" for name, count in rows[-1]["errors"].items()))
-    return {"datasets": rows}
+    return {"datasets": rows, "text": "\n".join(_lines(rows))}
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield f"{row['level']}: {row['episodes']} episodes, {row['steps']} steps, {row['seconds']} s, {row['path']}"
+        for name, count in row["errors"].items():
+            yield f"  {name}: {count}"
 
 
 def _target(plan: CollectionPlan, out: str | None, levels: int) -> str | Path:
