@@ -14,6 +14,7 @@ COMMANDS = {
     "bench": "Run benchmark suites and write a report.",
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
+    "scale": "Tell what a LLaDA2 model costs to train and to run.",
     "inspect": "Tell what a dataset, run or checkpoint is.",
 }
 

@@ -41,6 +41,7 @@ def weighted_cross_entropy(
         maskable: bool (batch, length), the tokens that could have been masked.
     """
     losses = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+    ratios = ratios.clamp(min=torch.finfo(ratios.dtype).tiny)  # nothing is masked where t is 0
     return (losses / ratios[:, None]).sum() / maskable.sum().clamp(min=1)
 
 
