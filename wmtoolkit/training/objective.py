@@ -2,104 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from wmtoolkit.training.config import LossConfig
 from wmtoolkit.world import masks
 from wmtoolkit.world.batching import Batch
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 
 _TOKENIZER = WorldTokenizer()
-KINDS = ("action", "outcome", "direction", "cell")
-"""Kinds of hidden tokens; the losses of lone actions taken by the bot are reported as ``policy``."""
+_KINDS: tuple[tuple[str, slice, range], ...] = (
+    ("action", slice(ACTION, ACTION + 1), _TOKENIZER.actions),
+    ("outcome", slice(OUTCOME, OUTCOME + 1), _TOKENIZER.outcomes),
+    ("direction", slice(DIRECTION, DIRECTION + 1), _TOKENIZER.directions),
+    ("cell", slice(FIRST_CELL, None), _TOKENIZER.cells),
+)
+KINDS = (*(name for name, _, _ in _KINDS), "policy", "mission")
+"""Kinds of loss reported: tokens of blocks, the lone actions taken by the bot, and words of the mission."""
 
 
-def token_weights(batch: Batch, weights: Mapping[str, float]) -> np.ndarray:
-    """(B, n, 52) float32 weight of each supervised token; 0 where nothing is asked.
+@dataclass
+class Weights:
+    """Weight of each target in the loss; 0 where nothing is asked.
 
-    ``weights`` holds ``action``, ``outcome``, ``direction``, ``cell``, ``mission``, the factor ``other_behaviour`` on
-    actions of anyone but the bot, the factor ``outcome_alone`` on outcomes asked with all else visible, and
-    ``likelihood``: 1 weights a block by L/l, l being the number of hidden of L tokens (the bound on the likelihood).
+    Attributes:
+        blocks: (B, n, 52) float32; actions: (B, n) float32 of the lone actions; words: (B, W) float32.
+    """
+
+    blocks: np.ndarray
+    actions: np.ndarray
+    words: np.ndarray
+
+    def rows(self, part: slice) -> Weights:
+        """Those of some of the windows."""
+        return Weights(self.blocks[part], self.actions[part], self.words[part])
+
+    @property
+    def total(self) -> float:
+        """The divisor of the weighted mean."""
+        return float(self.blocks.sum() + self.actions.sum() + self.words.sum())
+
+
+def weigh(batch: Batch, config: LossConfig) -> Weights:
+    """How much each hidden token of a batch counts.
+
+    Actions count ``other_behaviour`` times as much when they ask for the policy and it was not the bot that acted;
+    an outcome asked with all else visible counts ``outcome_alone`` times as much. With ``likelihood``, a block counts
+    L/l when l of its L tokens are hidden, which makes the loss of uniformly drawn masks a bound on -log p.
     """
     hidden = batch.masks.targets & batch.valid[..., None]
-    asked_policy = batch.masks.strategy == masks.NAMES.index("policy")
-    asked_outcome = batch.masks.strategy == masks.NAMES.index("outcome")
-    # The policy query asks for the action and nothing else.
-    hidden &= ~asked_policy[..., None] | (np.arange(hidden.shape[-1]) == ACTION)
-    result = hidden * np.float32(weights["cell"])
-    result[..., ACTION] = hidden[..., ACTION] * np.where(
-        batch.bot | ~asked_policy, weights["action"], weights["action"] * weights["other_behaviour"]
+    policy = batch.masks.strategy == masks.NAMES.index("policy")
+    outcome = batch.masks.strategy == masks.NAMES.index("outcome")
+    # A step of which nothing is visible asks for the policy: for the action and nothing else.
+    hidden &= ~policy[..., None] | (np.arange(BLOCK) == ACTION)
+    actor = np.where(batch.bot, 1.0, config.other_behaviour)
+    blocks = hidden * np.float32(config.cell)
+    blocks[..., ACTION] = hidden[..., ACTION] * config.action * np.where(policy, actor, 1.0)
+    blocks[..., OUTCOME] = hidden[..., OUTCOME] * config.outcome * np.where(outcome, config.outcome_alone, 1.0)
+    blocks[..., DIRECTION] = hidden[..., DIRECTION] * config.direction
+    if config.likelihood:
+        blocks *= BLOCK / np.maximum(batch.masks.targets.sum(-1, keepdims=True), 1)
+    asked = np.zeros_like(batch.valid) if batch.actions_asked is None else batch.actions_asked
+    words = np.zeros((len(blocks), 0)) if batch.mission_target is None else batch.mission_target >= 0
+    return Weights(
+        blocks.astype(np.float32),
+        (asked * actor * config.action).astype(np.float32),
+        (words * config.mission).astype(np.float32),
     )
-    result[..., OUTCOME] = hidden[..., OUTCOME] * weights["outcome"]
-    result[..., OUTCOME] *= np.where(asked_outcome, weights["outcome_alone"], 1.0)
-    result[..., DIRECTION] = hidden[..., DIRECTION] * weights["direction"]
-    if weights["likelihood"]:
-        count = batch.masks.targets.sum(-1, keepdims=True)
-        result *= hidden.shape[-1] / np.maximum(count, 1)
-    return result.astype(np.float32)
 
 
-def masked_loss(
-    network: WorldNetwork, hidden: torch.Tensor, batch: Batch, weights: Mapping[str, float]
-) -> tuple[torch.Tensor, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Weighted mean cross-entropy of the hidden tokens of a batch.
+class MaskedReconstruction(nn.Module):
+    """The network with its loss: what is trained."""
 
-    Args:
-        hidden: (B, S, H) of the batch's tokens.
+    def __init__(self, network: WorldNetwork) -> None:
+        super().__init__()
+        self.network = network
 
-    Returns:
-        The loss (0, with zero gradient, when nothing is hidden) and per kind (sum of cross-entropy in nats, count).
-    """
-    device = hidden.device
-    behind = batch.first + batch.given.shape[1] * batch.given.shape[2]
-    whole, lone = hidden, hidden[:, behind:]
-    hidden = hidden[:, batch.first : behind].reshape(*batch.given.shape, -1)
-    weight = token_weights(batch, weights)
-    total = hidden.sum() * 0.0
-    divisor = float(weight.sum())
-    parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    if batch.actions_asked is not None:
-        asked = torch.as_tensor(batch.actions_asked, device=device)
-        importance = np.where(batch.bot, 1.0, weights["other_behaviour"])[batch.actions_asked] * weights["action"]
-        target = torch.as_tensor(batch.target[..., ACTION], device=device)[asked] - _TOKENIZER.actions.start
-        losses = F.cross_entropy(network.logits(lone[asked], _TOKENIZER.actions), target, reduction="none")
-        total = total + (losses * torch.as_tensor(importance, dtype=torch.float32, device=device)).sum()
-        divisor += float(importance.sum())
-        from_bot = torch.as_tensor(batch.bot[batch.actions_asked], device=device)
-        parts["policy"] = (losses.detach()[from_bot].sum(), from_bot.sum().float())
-    if batch.mission_target is not None and (batch.mission_target >= 0).any():
-        words = torch.as_tensor(batch.mission_target, device=device)
-        target = words[words >= 0] - _TOKENIZER.words.start
-        states = whole[:, : words.shape[1]][words >= 0]
-        losses = F.cross_entropy(network.logits(states, _TOKENIZER.words), target, reduction="none")
-        total = total + weights["mission"] * losses.sum()
-        divisor += weights["mission"] * len(losses)
-        parts["mission"] = (losses.detach().sum(), torch.tensor(float(len(losses)), device=device))
-    ranges = {
-        "action": (ACTION, range(_TOKENIZER.actions.start, _TOKENIZER.actions.stop)),
-        "outcome": (OUTCOME, _TOKENIZER.outcomes),
-        "direction": (DIRECTION, _TOKENIZER.directions),
-    }
-    for kind in KINDS:
-        slot = slice(FIRST_CELL, None) if kind == "cell" else slice(ranges[kind][0], ranges[kind][0] + 1)
-        chosen = np.nonzero(weight[..., slot] > 0)
-        if not len(chosen[0]):
-            continue
-        where = tuple(torch.as_tensor(index, device=device) for index in chosen)
-        states = hidden[:, :, slot][where]
-        target = torch.as_tensor(batch.target[..., slot][chosen], device=device)
-        if kind == "cell":
-            given = torch.as_tensor(batch.given[..., slot][chosen], device=device)
-            logits = network.cell_logits(states, given)
-            target = network.completion_index(target)
-        else:
-            logits = network.logits(states, ranges[kind][1])
-            target = target - ranges[kind][1].start
-        losses = F.cross_entropy(logits, target, reduction="none")
-        total = total + (losses * torch.as_tensor(weight[..., slot][chosen], device=device)).sum()
-        parts[kind] = (losses.detach().sum(), torch.tensor(float(len(losses)), device=device))
-    return total / max(divisor, 1e-6), parts
+    def forward(self, batch: Batch, weights: Weights) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum of cross-entropies in nats, and for each kind a tensor (sum of cross-entropy, count)."""
+        network, device = self.network, self.network.device
+        attention = torch.as_tensor(np.ascontiguousarray(batch.attention), device=device)
+        hidden = network(batch.tokens.tensors(device), attention)
+        behind = batch.first + batch.given.shape[1] * BLOCK
+        blocks = hidden[:, batch.first : behind].reshape(*batch.given.shape, -1)
+        total = hidden.sum() * 0.0
+        parts: dict[str, torch.Tensor] = {}
+
+        def add(name: str, logits: torch.Tensor, target: torch.Tensor, weight: np.ndarray, counted: np.ndarray) -> None:
+            nonlocal total
+            losses = F.cross_entropy(logits, target, reduction="none")
+            total = total + (losses * torch.as_tensor(weight, device=device)).sum()
+            chosen = losses.detach()[torch.as_tensor(counted, device=device)]
+            parts[name] = torch.stack([chosen.sum(), torch.tensor(float(len(chosen)), device=device)])
+
+        for name, slots, kind in _KINDS:
+            where = np.nonzero(weights.blocks[..., slots] > 0)
+            if len(where[0]):
+                states = blocks[:, :, slots][tuple(torch.as_tensor(index, device=device) for index in where)]
+                target = torch.as_tensor(batch.target[..., slots][where], device=device)
+                if name == "cell":
+                    given = torch.as_tensor(batch.given[..., slots][where], device=device)
+                    logits, target = network.cell_logits(states, given), network.completion_index(target)
+                else:
+                    logits, target = network.logits(states, kind), target - kind.start
+                weight = weights.blocks[..., slots][where]
+                add(name, logits, target, weight, weight > 0)
+        asked = np.nonzero(weights.actions > 0)
+        if len(asked[0]):
+            states = hidden[:, behind:][tuple(torch.as_tensor(index, device=device) for index in asked)]
+            target = torch.as_tensor(batch.target[..., ACTION][asked], device=device) - _TOKENIZER.actions.start
+            logits = network.logits(states, _TOKENIZER.actions)
+            add("policy", logits, target, weights.actions[asked], batch.bot[asked])
+        hidden_words = np.nonzero(weights.words > 0)
+        if len(hidden_words[0]) and batch.mission_target is not None:
+            states = hidden[tuple(torch.as_tensor(index, device=device) for index in hidden_words)]
+            target = torch.as_tensor(batch.mission_target[hidden_words], device=device) - _TOKENIZER.words.start
+            weight = weights.words[hidden_words]
+            add("mission", network.logits(states, _TOKENIZER.words), target, weight, weight > 0)
+        return total, parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -39,6 +39,25 @@ class Batch:
     bot: np.ndarray
     actions_asked: np.ndarray | None
     mission_target: np.ndarray | None
+
+    def rows(self, part: slice) -> Batch:
+        """Some of the windows."""
+
+        def cut(value: np.ndarray | None) -> np.ndarray | None:
+            return None if value is None else value[part]
+
+        return replace(
+            self,
+            tokens=Tokens(*(getattr(self.tokens, entry.name)[part] for entry in fields(Tokens))),
+            attention=self.attention[part],
+            given=self.given[part],
+            target=self.target[part],
+            masks=Masks(self.masks.slots[part], self.masks.cells[part], self.masks.strategy[part]),
+            valid=self.valid[part],
+            bot=self.bot[part],
+            actions_asked=cut(self.actions_asked),
+            mission_target=cut(self.mission_target),
+        )
 
 
 def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:

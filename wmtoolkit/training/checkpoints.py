@@ -1,0 +1,113 @@
+"""Training checkpoints: model and optimiser, written whole or not at all, the newest few kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.world import checkpoint
+from wmtoolkit.world.network import WorldNetwork
+
+_STATE = "training_state.safetensors"
+_NUMBERS = "training_state.json"
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / _NUMBERS).is_file())
+
+
+def save_step(
+    folder: Path,
+    step: int,
+    network: WorldNetwork,
+    optimizers: dict[str, torch.optim.Optimizer],
+    numbers: dict[str, Any],
+    facts: dict[str, Any],
+    keep_last: int,
+) -> Path:
+    """Write ``step-NNNNNNN`` under ``folder`` and remove all but the last ``keep_last``.
+
+    Args:
+        numbers: JSON-able state beside the step, e.g. the best validation NLL so far.
+
+    Raises:
+        UserError: if it cannot be written, e.g. on a full disk; what was there before is untouched.
+    """
+    path = folder / f"step-{step:07d}"
+    temporary = folder / f".{path.name}.tmp-{os.getpid()}"
+    try:
+        checkpoint.save(network, temporary, {**facts, "steps": step})
+        tensors, rest = _flatten(optimizers)
+        save_file(tensors, temporary / _STATE)
+        (temporary / _NUMBERS).write_text(json.dumps({"step": step, **numbers, "optimizers": rest}), encoding="utf-8")
+        for name in (_STATE, _NUMBERS):
+            with (temporary / name).open("rb") as handle:
+                os.fsync(handle.fileno())
+        checkpoint.replace_folder(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint {path} could not be written ({error.strerror or error}); the last good one is intact"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in step_folders(folder)[:-keep_last]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def load_step(path: Path, network: WorldNetwork, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Any]:
+    """Read a checkpoint into a network and its optimisers, in place; returns the numbers saved with it."""
+    loaded, _ = checkpoint.load(path)
+    try:
+        with torch.no_grad():
+            source = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
+            for name, value in (*network.named_parameters(), *network.named_buffers()):
+                value.copy_(source[name])
+        numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
+        tensors = load_file(path / _STATE)
+        for name, optimizer in optimizers.items():
+            _restore(optimizer, tensors, numbers["optimizers"][name], name)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"training checkpoint {path} cannot be read ({error}); remove it to resume from the one before"
+        ) from error
+    return numbers
+
+
+def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Optimiser states as named tensors and, for what is no tensor, JSON."""
+    tensors, rest = {}, {}
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()["state"]
+        rest[name] = {}
+        for index, entries in state.items():
+            for key, value in entries.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{name}.{index}.{key}"] = value.contiguous()
+                else:
+                    rest[name][f"{index}.{key}"] = value
+    return tensors, rest
+
+
+def _restore(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict[str, Any], name: str
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        owner, index, entry = key.split(".", 2)
+        if owner == name:
+            state.setdefault(int(index), {})[entry] = value
+    for key, value in rest.items():
+        index, entry = key.split(".", 1)
+        state.setdefault(int(index), {})[entry] = value
+    document = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": document["param_groups"]})

@@ -1,0 +1,363 @@
+"""The training loop, on Accelerate."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from wmtoolkit.data import open_store
+from wmtoolkit.data.collection import collect
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.results import git_commit, versions, write_json
+from wmtoolkit.progress import progress
+from wmtoolkit.training.batches import Sampler, draw_batch
+from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
+from wmtoolkit.training.config import Config, write_config
+from wmtoolkit.training.objective import KINDS, MaskedReconstruction, weigh
+from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, schedule
+from wmtoolkit.world import checkpoint, masks, windows
+from wmtoolkit.world.likelihood import target_log_probs
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.tokenizer import BLOCK
+
+
+def train(
+    config: Config,
+    out: Path,
+    data: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Train a world model into a run directory.
+
+    The run directory holds ``config.yaml``, ``dataset.json``, ``metrics.jsonl``, ``tensorboard/``,
+    ``checkpoints/step-NNNNNNN/`` and ``checkpoint/``, the best by validation NLL.
+
+    Args:
+        config: what to train and how.
+        out: the run directory.
+        data: datasets (Minari ids or folders); empty collects the config's own under ``out/data``.
+        resume: go on from the newest checkpoint in ``out``; the result equals that of an uninterrupted run.
+        init: checkpoint to start from instead of random weights.
+        workers: processes for collecting.
+
+    Returns:
+        ``step``, ``best_validation_nll``, ``seconds``, ``checkpoint``.
+
+    Raises:
+        UserError: bad data, a run of another config or dataset, a loss that is not finite, a full disk.
+        KeyboardInterrupt: after an interrupt, with a checkpoint saved.
+    """
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=_precision(config),
+        log_with=list(config.logging.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tensorboard")),
+    )
+    main = accelerator.is_main_process
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+    paths = list(data) or _own_data(config, out, workers, accelerator)
+    store = open_store(paths, "train")
+    document = {"paths": paths, **store.document()}
+    if main:
+        _claim(out, config, document, resume)
+    accelerator.wait_for_everyone()
+
+    frames = windows.Frames.from_store(store)
+    validation = windows.Frames.from_store(open_store(paths, "validation"))
+    torch.manual_seed(config.training.seed)
+    network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
+    if init is not None:
+        _start_from(network, init)
+    module = MaskedReconstruction(network)
+    if config.training.compile:
+        network.llada2.model.compile()
+    network.to(accelerator.device)
+    optimizers = make_optimizers(network, config)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+    numbers: dict[str, Any] = {"step": 0, "best": math.inf, "seconds": 0.0}
+    if resume and (found := step_folders(out / "checkpoints")):
+        numbers = load_step(found[-1], network, optimizers)
+    wrapped = accelerator.prepare(module)
+    facts = {"levels": sorted(store.level_ids), "data": store.fingerprint, "config": config.name}
+    log = _Log(accelerator, out, config, int(numbers["step"]))
+    sampler = make_sampler(config)
+    spent = float(numbers["seconds"])
+    steps, began = config.training.steps, time.perf_counter()
+
+    def save(step: int) -> None:
+        seconds = spent + time.perf_counter() - began
+        if not main:
+            return
+        value = validation_nll(network, validation, config.training.validation_windows)
+        log.write(step, {"validation_nll_per_step": value, "seconds": seconds})
+        best = min(numbers["best"], value)
+        state = {"best": best, "seconds": seconds}
+        (out / "checkpoints").mkdir(exist_ok=True)
+        save_step(out / "checkpoints", step, network, optimizers, state, facts, config.training.keep_last)
+        if value <= numbers["best"]:
+            checkpoint.save(network, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
+        numbers["best"] = best
+
+    with _interruptible() as interrupted, progress("train", steps, numbers["step"]) as bar:
+        tokens = 0
+        for step in range(int(numbers["step"]), steps):
+            factor = schedule(step, steps, config.training.warmup, config.training.decay)
+            for name, optimizer in optimizers.items():
+                optimizer.param_groups[0]["lr"] = rates[name] * factor
+            batch = draw_batch(frames, sampler, config.world, config.training.seed, step)
+            weights = weigh(batch, config.loss)
+            share = _share(len(batch.given), accelerator)
+            tokens += batch.tokens.ids.size
+            with accelerator.autocast():
+                total, parts = wrapped(batch.rows(share), weights.rows(share))
+                # Each process holds a part of the sum; DDP averages gradients, hence the factor.
+                loss = total * (accelerator.num_processes / max(weights.total, 1e-6))
+            if not torch.isfinite(loss.detach()):
+                raise UserError(_not_finite(out, config, step))
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(network.parameters(), config.training.gradient_clip)
+            if not torch.isfinite(torch.as_tensor(norm)):
+                raise UserError(_not_finite(out, config, step))
+            for optimizer in optimizers.values():
+                optimizer.step()
+            network.zero_grad(set_to_none=True)
+            done = step + 1
+            if done % config.logging.every == 0 or done == steps:
+                speed = tokens / (time.perf_counter() - began)
+                line = _gathered(accelerator, loss, parts)
+                line |= {"learning_rate_factor": factor, "gradient_norm": float(norm), "tokens_per_second": speed}
+                log.write(done, line)
+                bar.advance(0, f"loss {line['loss']:.4f}, {speed:,.0f} tokens/s")
+            bar.advance()
+            stop = accelerator.reduce(torch.tensor(float(interrupted())), "max").item() > 0
+            if done % config.training.checkpoint_every == 0 or done == steps or stop:
+                save(done)
+                accelerator.wait_for_everyone()
+            if stop and done < steps:
+                log.close()
+                raise KeyboardInterrupt(
+                    f"interrupted at step {done} of {steps}, which is saved; go on with: "
+                    f"wmtool train --resume --out {out}"
+                )
+    log.close()
+    return {
+        "step": steps,
+        "best_validation_nll": numbers["best"],
+        "seconds": spent + time.perf_counter() - began,
+        "checkpoint": str(out / "checkpoint"),
+    }
+
+
+def make_sampler(config: Config) -> Sampler:
+    """The sampler that a config describes."""
+    masking = config.masking
+    single = {masking.strategy: 1.0}
+    return Sampler(
+        batch_size=config.training.batch_size,
+        ending_share=masking.ending_share,
+        full_share=masking.full_share,
+        mixture=masking.mixture if masking.strategy == "mixture" else single,
+        full_mixture=masking.full_mixture if masking.strategy == "mixture" else single,
+        behaviour_dropout=masking.behaviour_dropout,
+        mission_share=masking.mission_share,
+    )
+
+
+def make_optimizers(network: WorldNetwork, config: Config) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for everything else."""
+    matrices = list(hidden_matrices(network))
+    taken = {id(source) for source, _ in matrices}
+    rest = [value for value in network.parameters() if value.requires_grad and id(value) not in taken]
+    options = config.training
+    return {
+        "muon": MatrixMuon(matrices, lr=options.muon_learning_rate, weight_decay=options.weight_decay),
+        "adamw": torch.optim.AdamW(
+            rest, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=options.weight_decay
+        ),
+    }
+
+
+@torch.no_grad()
+def validation_nll(network: WorldNetwork, frames: windows.Frames, count: int, chunk: int = 64) -> float:
+    """Any-order bound on the NLL of a step, in nats, on ``count`` fixed steps with fixed masks; targets are hidden."""
+    rng = np.random.default_rng(0)
+    anywhere = np.flatnonzero(frames.outcomes != 0)
+    chosen = rng.choice(anywhere, count)
+    episode = np.searchsorted(frames.offsets, chosen, side="right") - 1
+    drawn = masks.draw({"cell": 1.0}, (count, 1), rng)
+    total, training = 0.0, network.training
+    network.eval()
+    for low in range(0, count, chunk):
+        part = slice(low, low + chunk)
+        window = windows.cut(frames, episode[part], chosen[part] - frames.offsets[episode[part]] - 1, 2, network.world)
+        part_masks = masks.Masks(drawn.slots[part], drawn.cells[part], drawn.strategy[part])
+        weight = BLOCK / part_masks.targets[:, 0].sum(-1, keepdims=True)
+        total -= float((target_log_probs(network, window, part_masks) * weight).sum())
+    network.train(training)
+    return total / count
+
+
+def _precision(config: Config) -> str:
+    if config.training.mixed_precision != "auto":
+        return config.training.mixed_precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def _own_data(config: Config, out: Path, workers: int, accelerator: Accelerator) -> list[str]:
+    """Collect the config's levels under the run directory, once."""
+    paths = [out / "data" / level.rpartition(":")[2] for level in config.data.levels]
+    if accelerator.is_main_process:
+        for level, path in zip(config.data.levels, paths, strict=True):
+            collect(
+                level,
+                config.data.episodes,
+                policy=config.data.policy,
+                seed=config.data.seed,
+                workers=workers,
+                out=path,
+                resume=True,
+            )
+    accelerator.wait_for_everyone()
+    return [str(path) for path in paths]
+
+
+def _claim(out: Path, config: Config, document: dict[str, Any], resume: bool) -> None:
+    """Write down what the run is, or check that a resumed run is the same."""
+    record = out / "dataset.json"
+    if resume and record.is_file():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        if before.get("fingerprint") != document["fingerprint"]:
+            raise UserError(f"{record}: the data has changed since the run began; start a new run in another --out")
+    else:
+        write_json(record, document)
+        write_json(out / "versions.json", {"versions": versions(), "git": git_commit()})
+    write_config(config, out / "config.yaml")
+
+
+def _start_from(network: WorldNetwork, init: Path) -> None:
+    """Copy a checkpoint's weights; its architecture and front-end must be the config's."""
+    loaded, _ = checkpoint.load(init)
+    source = loaded.state_dict()
+    for name, value in network.state_dict().items():
+        if name not in source or source[name].shape != value.shape:
+            raise UserError(f"--init {init}: {name} does not fit the config's model")
+    network.load_state_dict(source)
+
+
+def _share(size: int, accelerator: Accelerator) -> slice:
+    """This process's rows of a batch."""
+    count = accelerator.num_processes
+    if size % count:
+        raise UserError(f"training.batch_size {size} cannot be divided among {count} processes")
+    return slice(accelerator.process_index * size // count, (accelerator.process_index + 1) * size // count)
+
+
+def _gathered(accelerator: Accelerator, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Loss, and cross-entropy by kind in nats a token, over all processes."""
+    zero = torch.zeros(2, device=loss.device)
+    stacked = torch.stack([parts.get(kind, zero) for kind in KINDS])
+    sums = accelerator.reduce(stacked, "sum")
+    line = {"loss": float(accelerator.reduce(loss.detach(), "mean"))}
+    for kind, (total, count) in zip(KINDS, sums.tolist(), strict=True):
+        if count:
+            line[f"loss/{kind}"] = total / count
+    return line
+
+
+def _not_finite(out: Path, config: Config, step: int) -> str:
+    """Note which batch it was, for whoever looks into it, and say so."""
+    write_json(out / "not_finite.json", {"seed": config.training.seed, "step": step, "config": asdict(config)})
+    return (
+        f"the loss is not finite at step {step + 1}; the batch is named in {out / 'not_finite.json'} and the last "
+        "checkpoint is intact: resume with a lower learning rate, e.g. --set training.muon_learning_rate=0.01"
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Let SIGINT and SIGTERM finish the step first; a second SIGINT stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt("interrupted twice; the last checkpoint is intact")
+        asked.append(number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, ask)
+        except ValueError:  # not the main thread: interrupts are the caller's business
+            break
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """metrics.jsonl and Accelerate's trackers, from the main process only."""
+
+    def __init__(self, accelerator: Accelerator, out: Path, config: Config, step: int) -> None:
+        self.accelerator, self.path = accelerator, out / "metrics.jsonl"
+        if accelerator.is_main_process:
+            self._cut(step)
+            self.file = self.path.open("a", encoding="utf-8")
+        flat = {key: value for key, value in _flat(asdict(config)) if isinstance(value, int | float | str | bool)}
+        if config.logging.trackers:
+            accelerator.init_trackers("wmtoolkit", config=flat)
+
+    def _cut(self, step: int) -> None:
+        """Drop what a killed run wrote after its last checkpoint: it comes again."""
+        if not self.path.is_file():
+            return
+        lines = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                kept = json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError):
+                continue
+            if kept:
+                lines.append(line + "\n")
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+        self.accelerator.log(values, step=step)
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+        if self.accelerator.is_main_process:
+            self.file.close()
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,70 @@
+"""Run folders: which config and data a run has, and what it will cost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.training.config import Config, load_config
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.tokenizer import BLOCK
+
+
+def prepare_run(
+    out: Path, name: str, overrides: Sequence[str], data: Sequence[str], *, resume: bool, overwrite: bool
+) -> tuple[Config, list[str]]:
+    """Config and data of a new run, or those that a run to be resumed was begun with.
+
+    Raises:
+        UserError: nothing to resume is in ``out``, or the config is wrong.
+    """
+    if resume and (out / "config.yaml").is_file():
+        paths = list(data)
+        if not paths and (out / "dataset.json").is_file():
+            paths = json.loads((out / "dataset.json").read_text(encoding="utf-8"))["paths"]
+        return load_config(str(out / "config.yaml"), overrides), paths
+    config = load_config(name, overrides)
+    if overwrite and out.exists():
+        if any(out.iterdir()) and not (out / "config.yaml").is_file():
+            raise UserError(f"--out {out} holds something that is not a run; it is not overwritten")
+        shutil.rmtree(out)
+    return config, list(data)
+
+
+def dry_run_report(config: Config) -> dict[str, Any]:
+    """Parameters, and tokens and hours at this machine's speed, measured on one step of random tokens."""
+    network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
+    trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
+    recent = config.world.recent
+    length = 8 + config.world.memory + (2 * BLOCK + 1) * recent
+    tokens = length * config.training.batch_size
+    hidden = torch.zeros(config.training.batch_size, length, config.model.hidden_size)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        network.llada2.model(
+            inputs_embeds=hidden, position_ids=torch.zeros(3, *hidden.shape[:2])
+        ).last_hidden_state.sum().backward()
+        seconds.append(time.perf_counter() - began)
+    document = {
+        "config": asdict(config),
+        "parameters": trained,
+        "tokens_per_step": tokens,
+        "tokens": tokens * config.training.steps,
+        "expected_hours": min(seconds) * config.training.steps / 3600,
+    }
+    text = OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+    text += (
+        f"# {trained:,} trained parameters, {tokens:,} tokens a step, about "
+        f"{document['expected_hours']:.2f} hours here without mixed precision"
+    )
+    return {**document, "text": text}
