@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ def _record_in_processes(
     make_agent: MakeAgent | None,
     advance: Callable[[float], None],
 ) -> Generator[int]:
-    # spawn: a fork of a process that has torch's threads may hang
-    with ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn"), _follow_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), _context(), _follow_parent) as pool:
         waiting: dict[Future[int], tuple[int, range]] = {
             pool.submit(_record_in_worker, plan, part, shard_path(work, number), make_agent): (number, part)
             for number, part in missing
@@ -164,6 +164,18 @@ def _record_in_processes(
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How worker processes start: never by a fork of this one, which may hang where torch has started threads.
+
+    A fork server that has read this module already starts them in milliseconds, also for the next level.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _follow_parent() -> None:
