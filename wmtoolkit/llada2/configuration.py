@@ -104,6 +104,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         self.partial_rotary_factor = folded.pop("partial_rotary_factor", self.partial_rotary_factor)
         if folded.get("rope_type", "default") != "default":
             self.rope_scaling = folded
+        self.dtype = self.dtype or kwargs.pop("torch_dtype", None)
         _check_types(self)
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
@@ -197,7 +198,8 @@ def _check_types(config: LLaDA2MoeConfig) -> None:
         # bool is a subclass of int, and no field that counts is true or false
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise UserError(f"config field {name} must be {_spell(kind)}, not {value!r}")
-    if not isinstance(config.dtype, str | torch.dtype | None):
+    known = config.dtype is None or isinstance(getattr(torch, str(config.dtype).removeprefix("torch."), 0), torch.dtype)
+    if not known:
         raise UserError(f"config field dtype must be the name of a torch type, not {config.dtype!r}")
 
 
