@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -40,3 +41,10 @@ def load_world_model(
         model = AnyOrderWorldModel.from_pretrained(path, device=device)
         _LOADED[key] = model
     return model
+
+
+def warn_of_unknown_level(world_model: AnyOrderWorldModel, level: str) -> None:
+    """Warn the caller's caller if the model says what levels it was trained on and ``level`` is none of them."""
+    if world_model.levels and level not in world_model.levels:
+        known = ", ".join(world_model.levels)
+        warnings.warn(f"the world model was not trained on {level}, only on {known}: do not trust it", stacklevel=3)

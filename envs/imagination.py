@@ -13,14 +13,15 @@ import torch
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
-from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
-from wmtoolkit.envs.starts import Starts, recordings
+from wmtoolkit.envs.starts import Starts, begin, recordings
 from wmtoolkit.envs.window import Window
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
 from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 RENDER_MODES = ("human", "rgb_array")
@@ -50,8 +51,9 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
     The predicted outcome is SUCCESS or FAILURE. Truncated at ``max_steps``.
 
     ## Info
-    ``log_prob`` (float, nats, of the step just imagined; 0 after reset), ``confidence`` (7, 7) float32 (probability of
-    each shown cell; 1 for real ones) and ``outcome_probabilities`` (4,) float32 in the order of ``Outcome``.
+    ``log_prob`` (float, nats, of the frame just imagined; 0 for a real one), ``confidence`` (7, 7) float32
+    (probability of each shown cell; 1 for real ones) and ``outcome_probabilities`` (4,) float32 in the order of
+    ``Outcome``.
 
     Args:
         level: id of the real level.
@@ -67,6 +69,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
 
     Raises:
         UserError: for an unknown level or start, a missing checkpoint or dataset, words the model does not know.
+        UserWarning: if the model was not trained on the level.
         gymnasium.error.InvalidAction: for an action outside 0..6.
         gymnasium.error.ResetNeeded: for a step or a picture before ``reset``, or a step after the end.
     """
@@ -89,6 +92,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         check_options(temperature, decoding_steps, render_mode)
         self.starts = Starts(level, start, recordings(dataset, level), max_steps)
         self.world_model = load_world_model(checkpoint, device)
+        warn_of_unknown_level(self.world_model, level)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.render_mode = render_mode
@@ -105,30 +109,20 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         """The imagined episode so far, its beginning included."""
         return self._running().trajectory
 
-    @property
-    def cell_probabilities(self) -> np.ndarray:
-        """What the model holds possible in each cell of the frame just imagined; see ``RolloutState``."""
-        self._running()
-        return np.asarray(self._state.cell_probabilities()[0])
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
         self._generator.manual_seed(int(self.np_random.integers(2**63)))
         start = (options or {}).get("start")
-        opening = (
-            self.starts.draw(seed, self.np_random, self._generator, self.world_model)
-            if start is None
-            else self.starts.continuation(start)
-        )
+        opening = self.starts.draw(seed, self.np_random) if start is None else self.starts.continuation(start)
+        self._state, (history,) = begin(self.world_model, [opening], [self._generator])
+        self._recorder = Recorder(history)
         self.max_steps = opening.max_steps
-        self._recorder = Recorder(opening.history)
-        self._state = self.world_model.rollout_state([opening.history])
         self._ended = False
         if self.render_mode == "human":
             self._show()
-        return opening.history.observation(), step_info(self._state, 0)
+        return history.observation(), step_info(self._state, 0)
 
     def step(self, action: np.int64) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         recorder = self._running()
@@ -162,7 +156,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         if self.render_mode == "human":
             self._show()
             return None
-        return draw_view(np.asarray(self._state.images[0]), np.asarray(self._state.confidence[0]))
+        return draw_view(self._state.images[0], self._state.confidence[0])
 
     def close(self) -> None:
         if self._window is not None:
@@ -177,7 +171,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
     def _show(self) -> None:
         if self._window is None:
             self._window = Window(f"imagined {self.starts.name}", RENDER_FPS)
-        picture = draw_view(np.asarray(self._state.images[0]), np.asarray(self._state.confidence[0]), tile_size=64)
+        picture = draw_view(self._state.images[0], self._state.confidence[0], tile_size=64)
         self._window.show(picture, self._running().history.mission)
 
 
@@ -208,7 +202,7 @@ def check_options(temperature: float, decoding_steps: int, render_mode: str | No
         raise UserError(f"render_mode {render_mode!r} is not one of None, {', '.join(RENDER_MODES)}")
 
 
-def step_info(state: Any, row: int | np.integer) -> dict[str, Any]:
+def step_info(state: RolloutState, row: int | np.integer) -> dict[str, Any]:
     """The info of one lane, in fresh arrays."""
     return {
         "log_prob": float(state.log_prob[row]),

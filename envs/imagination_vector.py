@@ -15,13 +15,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
-from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
 from wmtoolkit.envs.imagination import RENDER_FPS, check_options, checked_action, step_info, success_reward
 from wmtoolkit.envs.lanes import lane_seeds
 from wmtoolkit.envs.rendering import draw_view
-from wmtoolkit.envs.starts import Starts, recordings
+from wmtoolkit.envs.starts import Starts, begin, recordings
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 
@@ -29,7 +30,7 @@ from wmtoolkit.world.trajectory import Outcome, Trajectory
 class Snapshot:
     """Everything that decides how the lanes of an ``ImaginationVectorEnv`` go on; see ``save`` there."""
 
-    state: Any
+    state: RolloutState
     missions: tuple[str, ...]
     steps: np.ndarray
     elapsed: np.ndarray
@@ -86,6 +87,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         episodes = recordings(dataset, level)
         self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
         self.world_model = load_world_model(checkpoint, device)
+        warn_of_unknown_level(self.world_model, level)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.max_episode_steps = max_episode_steps
@@ -99,7 +101,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = []
         self._generators = [torch.Generator() for _ in range(num_envs)]
-        self._state: Any = None
+        self._state: RolloutState | None = None
         self._missions = [""] * num_envs
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
@@ -122,26 +124,25 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             raise ResetNeeded("no episodes yet: the first reset() is of all lanes")
         if not self._rngs:
             self._rngs = [seeding.np_random()[0] for _ in range(self.num_envs)]
-        begin = (options or {}).get("start")
+        given = (options or {}).get("start")
         lanes = np.flatnonzero(mask)
         for lane in lanes:
             if (own := seeds[lane]) is not None:
                 self._rngs[lane] = seeding.np_random(own)[0]
-        self._begin(lanes, seeds, [begin] * self.num_envs if begin is None or isinstance(begin, Trajectory) else begin)
+        self._begin(lanes, seeds, [given] * self.num_envs if given is None or isinstance(given, Trajectory) else given)
         infos: dict[str, Any] = {}
         for lane in lanes:
-            infos = self._add_info(infos, step_info(self._state, lane), int(lane))
+            infos = self._add_info(infos, step_info(self._running(), lane), int(lane))
         return self._observation(), infos
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        if self._state is None:
-            raise ResetNeeded("no episodes yet: call reset() first")
+        state = self._running()
         if self._ended.any():
             lanes = ", ".join(map(str, np.flatnonzero(self._ended)))
             raise ResetNeeded(f"lanes {lanes} have ended: reset(options={{'reset_mask': ...}}) before step()")
         if len(actions) != self.num_envs:
             raise ValueError(f"{len(actions)} actions were given for {self.num_envs} lanes")
-        self._state = self._state.step(
+        self._state = state.step(
             np.array([checked_action(action) for action in actions]),
             temperature=self.temperature,
             steps=self.decoding_steps,
@@ -149,7 +150,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         )
         self._steps += 1
         self._elapsed += 1
-        outcomes = np.asarray(self._state.sampled_outcomes)
+        outcomes = self._state.sampled_outcomes
         rewards = np.where(outcomes == Outcome.SUCCESS, success_reward(self._steps, self._limits), 0.0)
         terminations = np.isin(outcomes, (Outcome.SUCCESS, Outcome.FAILURE))
         truncations = self._steps >= self._limits
@@ -174,14 +175,13 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
 
     def save(self) -> Snapshot:
         """The lanes as they are, random streams included, to ``restore`` any number of times; costs no forward pass."""
-        if self._state is None:
-            raise ResetNeeded("no episodes yet: call reset() first")
+        state = self._running()
         streams = tuple(
             (rng.bit_generator.state, generator.get_state(), start.level.np_random.bit_generator.state)
             for rng, generator, start in zip(self._rngs, self._generators, self.starts, strict=True)
         )
         counts = (self._steps.copy(), self._elapsed.copy(), self._limits.copy(), self._ended.copy())
-        return Snapshot(self._state, tuple(self._missions), *counts, streams)
+        return Snapshot(state, tuple(self._missions), *counts, streams)
 
     def restore(self, snapshot: Snapshot) -> dict[str, Any]:
         """Go back to a ``save`` of this environment; returns the observations of then."""
@@ -200,41 +200,40 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         """One picture a lane, (224, 224, 3) uint8, uncertain cells faded."""
         if self.render_mode is None:
             return None
-        if self._state is None:
-            raise ResetNeeded("no episodes yet: call reset() first")
-        images, confidence = np.asarray(self._state.images), np.asarray(self._state.confidence)
-        return tuple(draw_view(image, sure) for image, sure in zip(images, confidence, strict=True))
+        state = self._running()
+        return tuple(draw_view(image, sure) for image, sure in zip(state.images, state.confidence, strict=True))
 
     def _begin(self, lanes: np.ndarray, seeds: Sequence[int | None], starts: Sequence[Trajectory | None]) -> None:
         openings = []
         for lane in lanes:
             rng, generator = self._rngs[lane], self._generators[lane]
             generator.manual_seed(int(rng.integers(2**63)))
-            begin, own = starts[lane], self.starts[lane]
-            openings.append(
-                own.draw(seeds[lane], rng, generator, self.world_model) if begin is None else own.continuation(begin)
-            )
-        fresh = self.world_model.rollout_state([opening.history for opening in openings])
-        self._state = fresh if len(lanes) == self.num_envs else self._state.replace(lanes, fresh)
-        for lane, opening in zip(lanes, openings, strict=True):
-            self._missions[lane] = opening.history.mission
-            self._steps[lane] = len(opening.history)
+            given, own = starts[lane], self.starts[lane]
+            openings.append(own.draw(seeds[lane], rng) if given is None else own.continuation(given))
+        fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes])
+        self._state = fresh if len(lanes) == self.num_envs else self._running().replace(lanes, fresh)
+        for lane, opening, history in zip(lanes, openings, histories, strict=True):
+            self._missions[lane] = opening.mission
+            self._steps[lane] = len(history)
             self._limits[lane] = opening.max_steps
         self._elapsed[lanes] = 0
         self._ended[lanes] = False
 
+    def _running(self) -> RolloutState:
+        if self._state is None:
+            raise ResetNeeded("no episodes yet: call reset() first")
+        return self._state
+
     def _observation(self) -> dict[str, Any]:
-        return {
-            "image": np.array(self._state.images, dtype=np.uint8),
-            "direction": np.array(self._state.directions, dtype=np.int64),
-            "mission": tuple(self._missions),
-        }
+        state = self._running()
+        return {"image": state.images.copy(), "direction": state.directions.copy(), "mission": tuple(self._missions)}
 
     def _infos(self) -> dict[str, Any]:
+        state = self._running()
         everywhere = np.ones(self.num_envs, dtype=bool)
         arrays = {
-            "log_prob": np.array(self._state.log_prob, dtype=np.float64),
-            "confidence": np.array(self._state.confidence, dtype=np.float32),
-            "outcome_probabilities": np.array(self._state.outcomes, dtype=np.float32),
+            "log_prob": state.log_prob.astype(np.float64),
+            "confidence": state.confidence.copy(),
+            "outcome_probabilities": state.outcomes.copy(),
         }
         return {**arrays, **{f"_{key}": everywhere.copy() for key in arrays}}

@@ -16,6 +16,7 @@ from wmtoolkit.data import EpisodeStore, open_store
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
+from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Trajectory
 
 KINDS = ("level", "dataset", "dream")
@@ -23,10 +24,17 @@ KINDS = ("level", "dataset", "dream")
 
 @dataclass(frozen=True)
 class Opening:
-    """A beginning: ``history`` of at least one observation, and the step count at which the episode is truncated."""
+    """A beginning.
 
-    history: Trajectory
+    Attributes:
+        mission: the instruction.
+        max_steps: step count at which the episode is truncated.
+        history: at least one observation; None: the first observation is yet to be dreamt.
+    """
+
+    mission: str
     max_steps: int
+    history: Trajectory | None
 
 
 class Starts:
@@ -35,8 +43,8 @@ class Starts:
     Args:
         level: id of a MiniGrid/BabyAI level.
         start: ``"level"`` (the real level's first observation under the reset seed), ``"dataset"`` (first observation
-            of a recorded episode), ``"dream"`` (mission and first observation sampled from the model), or a
-            ``Trajectory`` to continue.
+            of a recorded episode), ``"dream"`` (a mission that the level poses, its first observation drawn from the
+            model), or a ``Trajectory`` to continue.
         recordings: the episodes that ``"dataset"`` draws from (see ``recordings``).
         max_steps: fixed limit; None: what the level computes for the mission at its reset.
 
@@ -66,32 +74,23 @@ class Starts:
         elif start == "dataset" and not len(recordings):
             raise UserError("start='dataset' needs dataset=, a Minari id, a folder or a list of trajectories")
 
-    def draw(
-        self,
-        seed: int | None,
-        rng: np.random.Generator,
-        generator: torch.Generator,
-        world_model: AnyOrderWorldModel,
-    ) -> Opening:
+    def draw(self, seed: int | None, rng: np.random.Generator) -> Opening:
         """The next beginning.
 
         Args:
             seed: resets the real level when given; without it the level goes on with its own stream.
             rng: chooses among recordings.
-            generator: what a dream is sampled with.
-            world_model: who dreams.
         """
         if self.fixed is not None:
             return self.fixed
-        if self.start == "level":
-            observation = reset_level(self.level, seed)
-            history = Trajectory.start(observation, level=self.name, seed=seed)
-            return Opening(history, self.level.max_steps)  # type: ignore[attr-defined]
         if self.start == "dataset":
             return self.continuation(self.recordings[int(rng.integers(len(self.recordings)))].prefix(0))
-        if not hasattr(world_model, "dream"):
-            raise UserError("start='dream': this checkpoint cannot sample missions and first observations")
-        return self.continuation(world_model.dream(1, generator=generator)[0])
+        observation = reset_level(self.level, seed)
+        limit: int = self.level.max_steps  # type: ignore[attr-defined]
+        if self.start == "dream":
+            return Opening(observation["mission"], limit, None)
+        history = Trajectory.start(observation, level=self.name, seed=seed)
+        return Opening(history.mission, limit, history)
 
     def continuation(self, history: Trajectory) -> Opening:
         """The beginning that goes on from ``history``, whose steps count.
@@ -107,7 +106,26 @@ class Starts:
             raise UserError(f"start: the trajectory has {len(history)} steps, the limit is {limit}; raise max_steps")
         if not self.level.observation_space["mission"].contains(history.mission):  # type: ignore[index]
             raise UserError(f"start: {history.mission!r} is not a mission of {self.name}")
-        return Opening(history, limit)
+        return Opening(history.mission, limit, history)
+
+
+def begin(
+    world_model: AnyOrderWorldModel, openings: Sequence[Opening], generators: Sequence[torch.Generator]
+) -> tuple[RolloutState, list[Trajectory]]:
+    """The state of the world model at n beginnings, and their histories; dreams are dreamt with n generators."""
+    dreams = [lane for lane, opening in enumerate(openings) if opening.history is None]
+    known = [opening.history for opening in openings if opening.history is not None]
+    states = [world_model.rollout_state(known)] if known else []
+    if dreams:
+        missions = [openings[lane].mission for lane in dreams]
+        states.append(world_model.dream(missions, generator=[generators[lane] for lane in dreams]))
+    order = [lane for lane, opening in enumerate(openings) if opening.history is not None] + dreams
+    state = states[0] if len(states) == 1 else RolloutState.cat(states).select(np.argsort(order))
+    histories = []
+    for lane, opening in enumerate(openings):
+        first = {"image": state.images[lane], "direction": state.directions[lane], "mission": opening.mission}
+        histories.append(Trajectory.start(first) if opening.history is None else opening.history)
+    return state, histories
 
 
 def recordings(dataset: str | os.PathLike[str] | Sequence[Trajectory] | None, level: str) -> Sequence[Trajectory]:

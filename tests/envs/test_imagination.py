@@ -58,12 +58,14 @@ def _run(env, seed, steps=12):
         {"level": "MiniGrid-DoorKey-5x5-v0", "temperature": 1.0},
         {"start": "dataset", "dataset": [_recorded(seed=s) for s in range(3)]},
         {"start": _recorded(steps=2), "temperature": 1.0},
+        {"start": "dream", "render_mode": "rgb_array"},
     ],
     ids=lambda options: "-".join(map(str, options)) or "defaults",
 )
 def test_gymnasiums_checker_finds_nothing(world_model, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*not trained on.*")
         env = gymnasium.make("AnyOrderWM-BabyAI", checkpoint=world_model, **options)
         check_env(env.unwrapped)
         _run(env, seed=1)
@@ -216,6 +218,29 @@ def test_starts_are_drawn_from_the_datasets_episodes_of_the_level(world_model):
     assert len(env.trajectory) == 0
     with pytest.raises(UserError, match="no episode of BabyAI-GoTo-v0"):
         ImaginationEnv("BabyAI-GoTo-v0", world_model, "dataset", dataset=episodes)
+
+
+def test_a_dream_begins_with_a_mission_of_the_level_and_a_view_of_the_models(world_model):
+    env = ImaginationEnv(LEVEL, world_model, "dream", render_mode="rgb_array")
+    observation, info = env.reset(seed=4)
+    real, _ = make_real_env(LEVEL).reset(seed=4)
+    assert observation["mission"] == real["mission"]
+    assert (observation["image"] != real["image"]).any()
+    assert info["log_prob"] < 0
+    assert (info["confidence"] < 1).any()
+    np.testing.assert_array_equal(env.render(), draw_view(observation["image"], info["confidence"]))
+    np.testing.assert_array_equal(env.reset(seed=4)[0]["image"], observation["image"])
+    env.step(2)
+    np.testing.assert_array_equal(env.trajectory.validate().images[0], observation["image"])
+    assert (env.reset(seed=5)[0]["image"] != observation["image"]).any()
+
+
+def test_a_level_the_model_was_not_trained_on_is_told(checkpoint):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImaginationEnv(LEVEL, checkpoint)
+    with pytest.warns(UserWarning, match="not trained on BabyAI-Open-v0, only on BabyAI-GoToLocal-v0"):
+        ImaginationEnv("BabyAI-Open-v0", checkpoint)
 
 
 @pytest.mark.parametrize("level", BABYAI)

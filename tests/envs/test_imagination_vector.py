@@ -129,12 +129,30 @@ def test_lanes_can_continue_from_trajectories(world_model):
 def test_an_episode_limit_counts_imagined_steps(world_model):
     start = Trajectory.start(make_real_env(LEVEL).reset(seed=0)[0])
     start = start.extended(6, start.observation())
-    env = ImaginationVectorEnv(2, LEVEL, world_model, start, max_episode_steps=2)
+    env = ImaginationVectorEnv(8, LEVEL, world_model, start, max_episode_steps=2, temperature=1.0)
     env.reset(seed=0)
-    for expected in (False, True, False, True):
-        _, _, terminations, truncations, _ = env.step([0, 1])
-        assert not terminations.any()
-        assert (truncations == expected).all()
+    elapsed, endings = np.zeros(8, int), 0
+    for _ in range(6):
+        _, _, terminations, truncations, _ = env.step([0] * 8)
+        elapsed += 1
+        np.testing.assert_array_equal(truncations, elapsed == 2)
+        endings += truncations.sum()
+        elapsed[terminations | truncations] = 0
+    assert endings > 4
+
+
+def test_dreams_of_several_lanes(world_model):
+    env = ImaginationVectorEnv(3, LEVEL, world_model, "dream", autoreset_mode="Disabled", max_steps=1)
+    observations, infos = env.reset(seed=3)
+    for lane in range(3):
+        single = ImaginationEnv(LEVEL, world_model, "dream", max_steps=1)
+        observation, info = single.reset(seed=3 + lane)
+        _same(observations, lane, observation)
+        assert infos["log_prob"][lane] == pytest.approx(info["log_prob"], abs=1e-2)
+    start = Trajectory.start(make_real_env(LEVEL).reset(seed=0)[0])
+    observations, infos = env.reset(options={"start": [None, start, None]})
+    _same(observations, 1, start.observation())
+    assert (infos["log_prob"] < 0).tolist() == [True, False, True]
 
 
 def test_calls_out_of_turn_are_refused(world_model):
