@@ -18,6 +18,7 @@ from wmtoolkit.data.collection import collect_plan
 from wmtoolkit.data.files import only_one
 from wmtoolkit.data.inspection import inspect_dataset
 from wmtoolkit.data.plan import CollectionPlan, default_dataset_id
+from wmtoolkit.data.recording import time_limit
 from wmtoolkit.data.shards import read_shard
 from wmtoolkit.errors import UserError
 
@@ -86,6 +87,22 @@ def test_an_episode_out_of_time_is_left_out_and_counted(tmp_path):
     assert [trajectory.seed for trajectory in load_trajectories(path)] != []
     assert sorted(trajectory.seed for trajectory in load_trajectories(path)) == [0, 1, 3]
     assert inspect_dataset(path)["errors"] == [{"agent: timeout": 1}]
+
+
+def test_the_time_limit_leaves_other_timers_alone():
+    fired = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: fired.append(time.monotonic()))
+    outer = signal.setitimer(signal.ITIMER_REAL, 0.2)
+    began = time.monotonic()
+    try:
+        with time_limit(5):
+            time.sleep(0.05)
+        while not fired and time.monotonic() - began < 2:
+            time.sleep(0.01)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
+        signal.signal(signal.SIGALRM, handler)
+    assert 0.15 < fired[0] - began < 1
 
 
 def test_the_time_limit_also_holds_outside_the_main_thread(tmp_path):

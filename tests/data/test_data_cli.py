@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +101,28 @@ def test_wrong_recipes_are_named(tmp_path, text, word):
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(UserError, match="ten_levels"):
         read_recipe("eleven_levels")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_exits_with_130_and_can_be_resumed(tmp_path, workers):
+    arguments = ["collect", "--episodes", "4000", "--out", str(tmp_path / "d"), "--workers", str(workers)]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "wmtoolkit.cli", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / ".d.collecting").glob("shard-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert list((tmp_path / ".d.collecting").glob("shard-*.npz"))
+    assert [path.name for path in tmp_path.iterdir()] == [".d.collecting"]
 
 
 def test_wrong_usage_exits_with_2_and_mistakes_with_1(tmp_path):

@@ -45,7 +45,8 @@ class Recording:
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise ``EpisodeTimeout`` inside the block after ``seconds``, even out of a loop that never returns.
 
-    It needs the main thread and a system with interval timers; elsewhere there is no limit inside a call.
+    It needs the main thread and a system with interval timers; elsewhere there is no limit inside a call. A timer
+    that somebody else has set runs on afterwards.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
@@ -54,13 +55,16 @@ def time_limit(seconds: float) -> Iterator[None]:
     def expire(signum: int, frame: Any) -> None:
         raise EpisodeTimeout
 
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    handler = signal.signal(signal.SIGALRM, expire)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    began = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-3), interval)
 
 
 def record_episode(
@@ -134,7 +138,7 @@ def _play(
         if time.monotonic() > deadline:
             raise EpisodeTimeout
     steps = len(actions)
-    if behaviour == "bot" and not (terminated and rewards[-1] > 0):
+    if behaviour == "bot" and (error is not None or not (terminated and rewards[-1] > 0)):
         behaviour = "noisy"
     last = np.arange(steps) == steps - 1
     trajectory = Trajectory(

@@ -145,25 +145,25 @@ def _record_in_processes(
     make_agent: MakeAgent | None,
     advance: Callable[[float], None],
 ) -> Generator[int]:
-    with ProcessPoolExecutor(min(workers, len(missing)), _context(), _follow_parent) as pool:
+    pool = ProcessPoolExecutor(min(workers, len(missing)), _context(), _follow_parent)
+    try:
         waiting: dict[Future[int], tuple[int, range]] = {
             pool.submit(_record_in_worker, plan, part, shard_path(work, number), make_agent): (number, part)
             for number, part in missing
         }
-        try:
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    number, part = waiting.pop(future)
-                    advance(len(part))
-                    yield number
-        except BrokenProcessPool:
-            raise UserError(
-                f"a collecting process died (killed, or out of memory); finished shards are kept in {work}, "
-                "go on with --resume"
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                future.result()
+                number, part = waiting.pop(future)
+                advance(len(part))
+                yield number
+    except BrokenProcessPool:
+        raise UserError(
+            f"a collecting process died (killed, or out of memory); finished shards are kept in {work}, "
+            "go on with --resume"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _context() -> BaseContext:
