@@ -71,3 +71,9 @@ def episodes() -> list[Trajectory]:
     """Short random episodes of two levels."""
     levels = ("BabyAI-GoToLocal-v0", "BabyAI-PutNextLocal-v0", "BabyAI-OpenRedDoor-v0")
     return [random_episode(level, seed) for seed in range(3) for level in levels]
+
+
+@pytest.fixture
+def tiny() -> dict:
+    """Fields of a tiny LLaDA2 config."""
+    return dict(TINY)

@@ -14,8 +14,8 @@ from wmtoolkit.world import geometry, grid, masks, windows
 from wmtoolkit.world.batching import block_causal_batch
 from wmtoolkit.world.decoding import block_log_probs
 from wmtoolkit.world.model import AnyOrderWorldModel
-from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, OUTCOME, WorldTokenizer
-from wmtoolkit.world.trajectory import Outcome, Trajectory
+from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, OUTCOME, WorldTokenizer
+from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome, Trajectory
 
 _TOKENIZER = WorldTokenizer()
 _CHUNK = 128
@@ -51,7 +51,7 @@ class Transitions:
 
 @dataclass
 class StepPredictions:
-    """What a predictor says of N steps: cells (N, 49) ids, headings (N,), outcomes (N,), and cell confidence or None."""
+    """What a predictor says of N steps: cells (N, 49) ids, headings and outcomes (N,), cell confidence or None."""
 
     cells: np.ndarray
     headings: np.ndarray
@@ -106,6 +106,8 @@ def model_predictions(model: AnyOrderWorldModel, steps: Transitions) -> StepPred
         for low in range(0, len(steps.episode), _CHUNK):
             part = slice(low, low + _CHUNK)
             window = windows.cut(steps.frames, steps.episode[part], steps.step[part], 2, network.world)
+            # A rollout never knows who acted: it asks as if the bot did.
+            window.context.ids[:, BEHAVIOUR] = _TOKENIZER.behaviours.start + BEHAVIOURS.index("bot")
             drawn = masks.only("forward", (len(window.ids), 1))
             batch = block_causal_batch(window, drawn, np.zeros((len(window.ids), 2), bool), network.world)
             hidden = network(batch.tokens.tensors(device), torch.as_tensor(batch.attention, device=device))

@@ -1,0 +1,78 @@
+"""Masking strategies: each distribution is what its docstring says."""
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from wmtoolkit import Trajectory, WorldTokenizer
+from wmtoolkit.world import masks
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, FIRST_CELL, OUTCOME
+
+TOKENIZER = WorldTokenizer()
+
+
+def _draw(name: str, count: int = 4000) -> masks.Masks:
+    return masks.draw({name: 1.0}, (count,), np.random.default_rng(0))
+
+
+def test_cell_masks_hide_a_uniform_number_of_uniform_tokens() -> None:
+    drawn = _draw("cell", 20_000)
+    hidden = drawn.targets.sum(-1)
+    assert hidden.min() == 1
+    assert hidden.max() == BLOCK
+    assert chisquare(np.bincount(hidden, minlength=BLOCK + 1)[1:]).pvalue > 1e-4
+    assert chisquare(drawn.targets.sum(0)).pvalue > 1e-4
+    assert np.isin(drawn.cells.sum(-1), (0, 3)).all()
+
+
+def test_attribute_masks_hide_each_attribute_on_its_own() -> None:
+    drawn = _draw("attribute")
+    partial = (drawn.cells.any(-1) & ~drawn.cells.all(-1)).mean()
+    assert 0.2 < partial < 0.6
+    ratio = 1 - drawn.cells.mean(axis=(1, 2))
+    assert np.quantile(ratio, [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.05)
+
+
+def test_fixed_masks_hide_fifteen_percent() -> None:
+    assert _draw("fixed").targets.mean() == pytest.approx(0.15, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "visible_slots", "cells_visible"),
+    [
+        ("forward", {ACTION}, False),
+        ("policy", set(), False),
+        ("inverse", {1, 2}, True),
+        ("outcome", {0, 2}, True),
+    ],
+)
+def test_query_masks_hide_exactly_what_is_asked(name: str, visible_slots: set[int], cells_visible: bool) -> None:
+    drawn = _draw(name, 5)
+    assert set(np.flatnonzero(drawn.slots[0])) == visible_slots
+    assert (drawn.cells == cells_visible).all()
+    assert (drawn.slots == drawn.slots[0]).all()
+
+
+def test_a_mixture_has_its_shares() -> None:
+    drawn = masks.draw({"forward": 3, "outcome": 1}, (4000, 2), np.random.default_rng(1))
+    assert drawn.slots.shape == (4000, 2, FIRST_CELL)
+    assert (drawn.strategy == masks.NAMES.index("forward")).mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_hidden_ids_tell_nothing_of_what_is_hidden(episodes: list[Trajectory]) -> None:
+    ids = TOKENIZER.encode(episodes[0])[1:]
+    drawn = masks.draw({"cell": 1, "attribute": 1}, (len(ids),), np.random.default_rng(2))
+    hidden = masks.hide(ids, drawn)
+    np.testing.assert_array_equal((hidden != ids) | (ids == hidden), True)
+    assert (hidden[drawn.targets] != ids[drawn.targets]).all()
+    np.testing.assert_array_equal(hidden[~drawn.targets], ids[~drawn.targets])
+    changed = ids.copy()
+    changed[..., OUTCOME] = np.where(drawn.slots[..., OUTCOME], ids[..., OUTCOME], TOKENIZER.outcomes.start)
+    np.testing.assert_array_equal(masks.hide(changed, drawn), hidden)
+
+
+def test_unknown_strategies_and_shares_are_refused() -> None:
+    with pytest.raises(ValueError, match="known are forward"):
+        masks.draw({"forwards": 1.0}, (1,), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="not all zero"):
+        masks.draw({"forward": 0.0}, (1,), np.random.default_rng(0))
