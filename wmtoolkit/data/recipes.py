@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,12 @@ from wmtoolkit.data.datasets import DATASET_ID, dataset_path, open_store, read_m
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.data.plan import DEFAULT_MIX, EPISODE_SECONDS, POLICIES, CollectionPlan, behaviour_shares, check_plan
 from wmtoolkit.data.splits import SplitRule
-from wmtoolkit.data.workers import MakeAgent
+from wmtoolkit.data.workers import MakeAgent, ShardRecorder
 from wmtoolkit.errors import UserError
 
 DEFAULT_EPISODES = 1000
-STEPS_A_SECOND = 5000
-"""Rough speed of one process, for the estimate of a dry run."""
-STEPS_AN_EPISODE = 30
+PROBE_EPISODES = 10
+"""Episodes that a dry run plays to tell how long the whole takes."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def collect_levels(
         if not resume:
             check_target(dataset_path(targets[plan.level]), overwrite=overwrite)
     if dry_run:
-        seconds = sum(plan.episodes for plan in plans) * STEPS_AN_EPISODE / STEPS_A_SECOND / workers
+        seconds = sum(expected_seconds(plan, make_agent) for plan in plans) / workers
         lines = [f"{plan.level}: {plan.episodes} episodes into {dataset_path(targets[plan.level])}" for plan in plans]
         return {
             "plans": [plan.document() for plan in plans],
@@ -214,6 +214,16 @@ def collect_levels(
         )
         rows.append(_row(path, plan.level, time.monotonic() - start))
     return {"datasets": rows, "text": "\n".join(_lines(rows))}
+
+
+def expected_seconds(plan: CollectionPlan, make_agent: MakeAgent | None = None) -> float:
+    """How long one process will take for the plan, from playing its first episodes."""
+    probe = range(min(plan.episodes, PROBE_EPISODES if plan.agent is None else 1))
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = ShardRecorder(plan, make_agent)
+        start = time.monotonic()
+        recorder.record(probe, Path(folder) / "probe.npz")
+        return (time.monotonic() - start) / len(probe) * plan.episodes
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
