@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wmtoolkit.envs.belief import BeliefCompletion, VectorBeliefCompletion
     from wmtoolkit.envs.drift import DriftCheck
     from wmtoolkit.envs.features import MissionGridExtractor
     from wmtoolkit.envs.imagination import ImaginationEnv
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from wmtoolkit.envs.sb3 import make_sb3_vec_env
 
 _PUBLIC = {
+    "BeliefCompletion": "belief",
     "DriftCheck": "drift",
     "ImaginationEnv": "imagination",
     "ImaginationVectorEnv": "imagination_vector",
     "MissionGridExtractor": "features",
     "PartialObservability": "observability",
     "TokenizedMission": "missions",
+    "VectorBeliefCompletion": "belief",
     "VectorPartialObservability": "observability",
     "draw_view": "rendering",
     "make_real_env": "real",
@@ -30,12 +33,14 @@ _PUBLIC = {
     "write_video": "rendering",
 }
 __all__ = [
+    "BeliefCompletion",
     "DriftCheck",
     "ImaginationEnv",
     "ImaginationVectorEnv",
     "MissionGridExtractor",
     "PartialObservability",
     "TokenizedMission",
+    "VectorBeliefCompletion",
     "VectorPartialObservability",
     "draw_view",
     "make_real_env",
