@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from wmtoolkit.agents.budget import Budget, Meter
 from wmtoolkit.agents.exploration import exploration_path
 from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
-
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
@@ -150,7 +150,7 @@ class BestFirstAgent:
 
     def _grow(self, graph: SearchGraph, meter: Meter) -> int | None:
         """Imagine outwards until a goal is found, the budget is spent or nothing is left; returns the goal."""
-        while not graph.exhausted and meter.room_for(1):
+        while not graph.exhausted and (len(graph) == 1 or meter.room_for(1)):
             new = graph.expand(min(self._batch, max(1, self.budget.max_nodes - meter.nodes)))
             meter.add(bool(new), len(new))
             goals = [node for node in new if self._promises(graph.nodes[node], self._goal_threshold)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from wmtoolkit.agents.protocol import Observation
 
+from wmtoolkit.agents.protocol import Observation
 from wmtoolkit.data import behaviours
 from wmtoolkit.errors import UserError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from wmtoolkit.agents.search_graph import SearchGraph
 from wmtoolkit.agents.seen_map import SeenMap
-
 from wmtoolkit.world import grid
 
 STALE = 8

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
-from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
 
+from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Trajectory
 

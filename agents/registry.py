@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any
 
 from wmtoolkit.agents.protocol import Agent, WorldModel
-
 from wmtoolkit.errors import UserError
 
 AGENTS = {

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
-
 from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Outcome
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from wmtoolkit.agents.protocol import Observation
 
+from wmtoolkit.agents.protocol import Observation
 from wmtoolkit.world import grid
 
 SIZE = 128

@@ -1,0 +1,298 @@
+"""Episodes of an agent in a level, real or imagined: counted, measured and filmed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from wmtoolkit.agents import Agent, WorldModel, make_agent
+from wmtoolkit.agents.registry import needs
+from wmtoolkit.benchmarks.films import film_frame, padded
+from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.envs.observability import PartialObservability
+from wmtoolkit.envs.real import make_real_env
+from wmtoolkit.envs.rendering import write_video
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
+from wmtoolkit.evaluation.results import results_document, write_json
+from wmtoolkit.progress import progress
+from wmtoolkit.world import grid
+
+AgentFactory = Callable[[gymnasium.Env], Agent]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        seed: that reset the level.
+        success: it ended in the mission's success.
+        episode_return: sum of rewards.
+        length: steps taken.
+        decisions: actions chosen; the length, or one more if the last choice raised.
+        seconds: spent by the agent in choosing.
+        forward_passes: of the model, as the agent counts them.
+        error: what the agent raised, if it did; the episode then counts as failed.
+    """
+
+    seed: int
+    success: bool
+    episode_return: float
+    length: int
+    decisions: int
+    seconds: float
+    forward_passes: int
+    error: str | None = None
+
+
+def run_episodes(
+    agent: str | AgentFactory,
+    level: str = DEFAULT_LEVEL,
+    seeds: Sequence[int] = range(100),
+    *,
+    world_model: WorldModel | None = None,
+    imagined: bool = False,
+    mask_ratio: float = 0.0,
+    budget: Mapping[str, Any] | None = None,
+    video: str | Path | None = None,
+    video_seed: int | None = None,
+) -> list[EpisodeResult]:
+    """Run one episode a seed. An agent that raises loses that episode and goes on with the next.
+
+    Args:
+        agent: a name for ``make_agent``, or a function that makes the agent for an environment.
+        level: id of the level.
+        seeds: each resets the level and the agent, so results of two agents are paired.
+        world_model: what planners imagine with, and what an imagined level takes place in.
+        imagined: whether the episodes take place in the world model.
+        mask_ratio: probability that a cell of an observation is hidden.
+        budget: options of a named agent.
+        video: GIF or MP4 of one episode.
+        video_seed: of that episode; None: the first.
+
+    Returns:
+        One result a seed, in order.
+
+    Raises:
+        UserError: for an unknown level, agent or option, or what is missing for it.
+    """
+    film = seeds[0] if video_seed is None else video_seed
+    if film not in seeds:
+        raise UserError(f"the video's seed {film} is not among the episodes' seeds")
+    env = _environment(level, world_model, imagined, mask_ratio, render=video is not None)
+    try:
+        actor = (
+            make_agent(agent, world_model=world_model, env=env, **(budget or {}))
+            if isinstance(agent, str)
+            else agent(env)
+        )
+        results = []
+        with progress("rollout", total=len(seeds)) as bar:
+            for seed in seeds:
+                frames: list[np.ndarray] | None = [] if video is not None and seed == film else None
+                results.append(run_episode(actor, env, int(seed), frames))
+                if frames is not None and video is not None:
+                    write_video(video, padded(frames), fps=2)
+                bar.advance(info=f"success {sum(r.success for r in results)}/{len(results)}")
+    finally:
+        env.close()
+    return results
+
+
+def rollout(
+    *,
+    agent: str = "best-first",
+    level: str = DEFAULT_LEVEL,
+    checkpoint: str | Path | None = None,
+    imagined: bool = False,
+    episodes: int = 100,
+    seed: int = 900_000,
+    settings: Sequence[str] = (),
+    mask_ratio: float = 0.0,
+    video: Path | None = None,
+    video_episode: int = 0,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Load what is needed, run episodes of a named agent and report.
+
+    Args:
+        agent, level, imagined, mask_ratio, video: see ``run_episodes``.
+        checkpoint: folder of the world model; None: the packaged one. Not loaded where nothing needs it.
+        episodes: number of episodes; episode i takes level seed ``seed + i``.
+        settings: options of the agent, each ``key=value``.
+        video_episode: number of the filmed episode, from 0.
+        out: folder for ``results.json``.
+
+    Returns:
+        The document of ``results.json``, and a summary in ``text``.
+
+    Raises:
+        UserError: see ``run_episodes``; also for a missing or broken checkpoint.
+    """
+    arguments = {key: value for key, value in locals().items() if key != "out"}
+    budget = dict(_setting(setting) for setting in settings)
+    world_model, identity = None, None
+    if imagined or "world_model" in needs(agent):
+        world_model, identity = _load(checkpoint)
+    seeds = range(seed, seed + episodes)
+    if video is not None and video_episode >= episodes:
+        raise UserError(f"the video's episode {video_episode} is not among the {episodes} episodes, counted from 0")
+    results = run_episodes(
+        agent,
+        level,
+        seeds,
+        world_model=world_model,
+        imagined=imagined,
+        mask_ratio=mask_ratio,
+        budget=budget,
+        video=video,
+        video_seed=seed + video_episode,
+    )
+    metrics = summarise(results)
+    document = results_document("rollout", arguments, metrics, rows(results), seed=seed, checkpoint=identity)
+    if out is not None:
+        write_json(out / "results.json", document)
+    text = summary_text(agent, level, imagined, metrics)
+    for path in (out / "results.json" if out else None, video):
+        text += f"\nwrote {path}" if path else ""
+    return {**document, "text": text}
+
+
+def run_episode(agent: Agent, env: gymnasium.Env, seed: int, frames: list[np.ndarray] | None = None) -> EpisodeResult:
+    """Run one episode from ``seed`` to its end; pictures of it are appended to ``frames``, if given."""
+    observation, info = env.reset(seed=seed)
+    total, length, decisions, seconds, forward_passes = 0.0, 0, 0, 0.0, 0
+    terminated = truncated = False
+    reward, error = 0.0, None
+    before: dict[str, Any] = {}
+    while not (terminated or truncated):
+        started = time.perf_counter()
+        try:
+            if decisions == 0:
+                agent.reset(seed)
+            decisions += 1
+            action = int(agent.act(observation))
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            _log.debug("the agent raised in the episode of seed %d", seed, exc_info=raised)
+        seconds += time.perf_counter() - started
+        if error is not None:
+            break
+        now = agent.diagnostics
+        forward_passes += int(now.get("forward_passes", 0))
+        if frames is not None:
+            frames.append(film_frame(env, observation, info, before, now, f"step {length}: {grid.ACTIONS[action]}"))
+        before = now
+        observation, raw_reward, terminated, truncated, info = env.step(action)
+        reward = float(raw_reward)
+        total += reward
+        length += 1
+    success = bool(terminated and reward > 0)
+    if frames is not None:
+        end = "the agent raised" if error else "success" if success else "failure" if terminated else "time is up"
+        frames += 3 * [film_frame(env, observation, info, before, {}, f"step {length}: {end}")]
+    return EpisodeResult(seed, success, total, length, decisions, seconds, forward_passes, error)
+
+
+def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Metrics of episodes, each with value, ci95 (None where it has none) and n.
+
+    ``success_rate`` has a Wilson interval, means have bootstrap intervals (``seed`` fixes them);
+    ``decisions_per_second``, ``milliseconds_per_decision`` and ``forward_passes_per_decision`` are totals over
+    totals; ``errors`` counts the episodes in which the agent raised.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(results)
+    successes = sum(result.success for result in results)
+    decisions = sum(result.decisions for result in results)
+    seconds = sum(result.seconds for result in results)
+    passes = sum(result.forward_passes for result in results)
+
+    def plain(value: float, n: int) -> dict[str, Any]:
+        return {"value": value, "ci95": None, "n": n}
+
+    metrics = {"success_rate": {"value": successes / count, "ci95": list(wilson(successes, count)), "n": count}}
+    for name, field in (("mean_return", "episode_return"), ("mean_episode_length", "length")):
+        values = np.array([getattr(result, field) for result in results], dtype=np.float64)
+        metrics[name] = {"value": float(values.mean()), "ci95": list(bootstrap_mean(values, rng)), "n": count}
+    metrics["decisions_per_second"] = plain(decisions / max(seconds, 1e-9), decisions)
+    metrics["milliseconds_per_decision"] = plain(1000 * seconds / max(decisions, 1), decisions)
+    metrics["forward_passes_per_decision"] = plain(passes / max(decisions, 1), decisions)
+    metrics["errors"] = plain(sum(result.error is not None for result in results), count)
+    return metrics
+
+
+def rows(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
+    """One flat object an episode, for ``results.json``."""
+    return [asdict(result) for result in results]
+
+
+def summary_text(agent: str, level: str, imagined: bool, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metrics in a few lines for people."""
+    success, length, returned = (metrics[n] for n in ("success_rate", "mean_episode_length", "mean_return"))
+    count = success["n"]
+    low, high = success["ci95"]
+    lines = [
+        f"{agent} in {'imagined' if imagined else 'real'} {level}, {count} episodes",
+        f"  success  {round(success['value'] * count)}/{count} = {success['value']:.1%}"
+        f"  (95 % interval {low:.1%} to {high:.1%})",
+        f"  length   {length['value']:.2f} steps ({length['ci95'][0]:.2f} to {length['ci95'][1]:.2f})",
+        f"  return   {returned['value']:.3f} ({returned['ci95'][0]:.3f} to {returned['ci95'][1]:.3f})",
+        f"  decision {metrics['milliseconds_per_decision']['value']:.1f} ms, "
+        f"{metrics['forward_passes_per_decision']['value']:.2f} forward passes",
+    ]
+    if metrics["errors"]["value"]:
+        lines.append(f"  errors   the agent raised in {metrics['errors']['value']} episodes; they count as failed")
+    return "\n".join(lines)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UserError(f"--set {text!r}: write key=value, for example max_nodes=200")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _load(checkpoint: str | Path | None) -> tuple[WorldModel, dict[str, str] | None]:
+    """A world model and what identifies it."""
+    from wmtoolkit.world.checkpoint import checkpoint_hash
+    from wmtoolkit.world.model import AnyOrderWorldModel
+
+    model = AnyOrderWorldModel.from_pretrained(checkpoint)
+    assert model.path is not None
+    return model, {"path": str(checkpoint or "packaged"), "sha256": checkpoint_hash(model.path)}
+
+
+def _environment(
+    level: str, world_model: WorldModel | None, imagined: bool, mask_ratio: float, render: bool
+) -> gymnasium.Env:
+    if not 0 <= mask_ratio <= 1:
+        raise UserError(f"mask ratio is a probability, not {mask_ratio}")
+    env: gymnasium.Env
+    mode = "rgb_array" if render else None
+    if imagined:
+        if world_model is None:
+            raise UserError("an imagined level needs a world model; give a checkpoint")
+        env = gymnasium.make(
+            "wmtoolkit:AnyOrderWM-BabyAI",
+            level=level,
+            checkpoint=world_model,
+            render_mode=mode,
+            disable_env_checker=True,
+        )
+    else:
+        env = make_real_env(level, render_mode=mode)
+    return PartialObservability(env, cell_dropout=mask_ratio) if mask_ratio else env

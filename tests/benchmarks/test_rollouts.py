@@ -1,0 +1,172 @@
+"""Episodes are counted right, paired by seed, filmed, and survive an agent that raises."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from wmtoolkit.agents import SimulatorWorldModel, make_agent
+from wmtoolkit.benchmarks.rollouts import rollout, run_episodes, summarise
+from wmtoolkit.cli.main import main
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.intervals import wilson
+
+LEVEL = "BabyAI-GoToRedBallGrey-v0"
+
+
+def planner(env):
+    return make_agent("best-first", world_model=SimulatorWorldModel(env, sees_hidden=False))
+
+
+def test_the_bot_always_wins_and_random_does_not():
+    bot = run_episodes("bot", LEVEL, range(20))
+    chance = run_episodes("random", LEVEL, range(20))
+    assert [result.seed for result in bot] == [result.seed for result in chance] == list(range(20))
+    assert all(result.success and result.episode_return > 0 for result in bot)
+    assert all(result.decisions == result.length for result in bot)
+    assert sum(result.success for result in chance) < 12
+    for result in bot:
+        assert result.episode_return == pytest.approx(1 - 0.9 * result.length / 64)
+    assert run_episodes("random", LEVEL, [7])[0].length == chance[7].length  # an episode depends on its seed alone
+
+
+def test_an_agent_that_raises_loses_that_episode_only():
+    class Fragile:
+        diagnostics = {}  # noqa: RUF012
+
+        def reset(self, seed):
+            self.seed, self.steps = seed, 0
+
+        def act(self, observation):
+            self.steps += 1
+            if self.seed == 2 and self.steps == 3:
+                raise ValueError("broken wheel")
+            return 0
+
+    results = run_episodes(lambda env: Fragile(), LEVEL, range(5))
+    assert [result.error for result in results] == [None, None, "ValueError: broken wheel", None, None]
+    assert (results[2].length, results[2].decisions, results[2].success) == (2, 3, False)
+    assert results[3].length == 64
+    assert summarise(results)["errors"]["value"] == 1
+
+
+def test_the_metrics_are_those_of_the_episodes():
+    results = run_episodes(planner, LEVEL, range(900_000, 900_010))
+    metrics = summarise(results)
+    assert metrics["success_rate"] == {"value": 1.0, "ci95": list(wilson(10, 10)), "n": 10}
+    lengths = [result.length for result in results]
+    assert metrics["mean_episode_length"]["value"] == pytest.approx(np.mean(lengths))
+    low, high = metrics["mean_episode_length"]["ci95"]
+    assert min(lengths) <= low < np.mean(lengths) < high <= max(lengths)
+    passes = sum(result.forward_passes for result in results)
+    assert passes > 0
+    assert metrics["forward_passes_per_decision"]["value"] == pytest.approx(passes / sum(lengths))
+    assert summarise(results) == metrics
+
+
+def test_the_film_shows_every_step(tmp_path):
+    path = tmp_path / "films" / "episode.gif"
+    results = run_episodes(planner, LEVEL, [900_001, 900_002], video=path, video_seed=900_002)
+    with Image.open(path) as film:
+        # One picture a decision, and one of the end, which stays longer.
+        assert film.n_frames == results[1].length + 1
+        wide = film.size
+    run_episodes("bot", LEVEL, [900_002], video=path)
+    with Image.open(path) as film:
+        assert film.size[0] < wide[0]  # the bot imagines nothing to be shown beside
+    with pytest.raises(UserError, match="video's seed"):
+        run_episodes("bot", LEVEL, [1], video=path, video_seed=2)
+
+
+def test_imagined_episodes_take_place_in_the_model(world_model, tmp_path):
+    results = run_episodes(
+        "policy", "BabyAI-GoToLocalS5N2-v0", [0, 1], world_model=world_model, imagined=True, video=tmp_path / "a.gif"
+    )
+    assert all(result.error is None and 1 <= result.length <= 25 for result in results)
+    assert (tmp_path / "a.gif").stat().st_size > 1000
+    with pytest.raises(UserError, match="needs a world model"):
+        run_episodes("random", LEVEL, [0], imagined=True)
+
+
+def test_masked_cells_reach_the_agent_as_unseen():
+    shares = []
+
+    class Watcher:
+        diagnostics = {}  # noqa: RUF012
+
+        def reset(self, seed):
+            pass
+
+        def act(self, observation):
+            shares.append((observation["image"][..., 0] == 0).mean())
+            return 0
+
+    run_episodes(lambda env: Watcher(), LEVEL, [0])
+    clear = np.mean(shares)
+    shares.clear()
+    run_episodes(lambda env: Watcher(), LEVEL, [0], mask_ratio=0.5)
+    assert np.mean(shares) == pytest.approx(1 - 0.5 * (1 - clear), abs=0.05)
+    with pytest.raises(UserError, match="mask ratio"):
+        run_episodes("random", LEVEL, [0], mask_ratio=2)
+
+
+def test_rollout_writes_a_complete_document(tmp_path, checkpoint):
+    document = rollout(
+        agent="best-first",
+        level="BabyAI-GoToLocalS5N2-v0",
+        checkpoint=checkpoint,
+        episodes=2,
+        seed=5,
+        settings=["max_nodes=6", "actions=moves"],
+        out=tmp_path,
+    )
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written == {key: value for key, value in document.items() if key != "text"}
+    assert written["checkpoint"]["path"] == str(checkpoint)
+    assert len(written["checkpoint"]["sha256"]) == 64
+    assert [row["seed"] for row in written["rows"]] == [5, 6]
+    assert written["arguments"]["settings"] == ["max_nodes=6", "actions=moves"]
+    assert "2 episodes" in document["text"]
+
+
+def wmtool(*arguments):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "wmtoolkit.cli", "rollout", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+
+
+def test_the_command_prints_one_json_document(tmp_path):
+    out = tmp_path / "results"
+    done = wmtool("--agent", "bot", "--level", LEVEL, "--episodes", 3, "--seed", 11, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["metrics"]["success_rate"]["value"] == 1
+    assert document["metrics"] == json.loads((out / "results.json").read_text())["metrics"]
+    again = wmtool("--agent", "bot", "--level", LEVEL, "--episodes", 3, "--out", out)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--agent", "bott"], "known agents: random, bot"),
+        (["--agent", "bot", "--level", "BabyAI-GoToNowhere-v0"], "unknown level"),
+        (["--agent", "bot", "--set", "speed"], "key=value"),
+        (["--agent", "policy", "--checkpoint", "/nowhere"], "no checkpoint folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, said):
+    done = CliRunner().invoke(main, ["rollout", *arguments])
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
