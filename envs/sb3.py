@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.envs.belief import VectorBeliefCompletion
 from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
 from wmtoolkit.envs.lanes import lane_infos
 from wmtoolkit.envs.missions import action_masks, mission_ids, tokenized_space
@@ -35,6 +36,7 @@ def make_sb3_vec_env(
     *,
     seed: int | None = None,
     partial_observability: Mapping[str, Any] | None = None,
+    belief: Mapping[str, Any] | None = None,
     max_words: int = MAX_WORDS,
     **kwargs: Any,
 ) -> VecMonitor:
@@ -44,9 +46,10 @@ def make_sb3_vec_env(
         level: id of a MiniGrid/BabyAI level.
         num_envs: number of lanes; imagined ones share one forward pass.
         imagined: in the world model, or for real.
-        checkpoint: of the world model; None: the packaged one.
+        checkpoint: of the world model that imagines or believes; None: the packaged one.
         seed: lane i starts with seed + i; None: unpredictable, or what the algorithm sets.
         partial_observability: attributes of ``Corruption``, e.g. ``{"cell_dropout": 0.3}``.
+        belief: the world model fills in what is hidden: settings of ``Belief``, e.g. ``{"fill": "mode"}``.
         max_words: length of the mission vector.
         kwargs: for ``ImaginationVectorEnv`` (``temperature``, ``start``, ...) or the real level (``max_steps``, ...).
 
@@ -60,6 +63,8 @@ def make_sb3_vec_env(
         env = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     if partial_observability:
         env = VectorPartialObservability(env, **partial_observability)
+    if belief is not None:
+        env = VectorBeliefCompletion(env, checkpoint, **belief)
     vec_env = SB3VecEnv(env, max_words)
     if seed is not None:
         vec_env.seed(seed)

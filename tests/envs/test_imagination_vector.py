@@ -1,7 +1,9 @@
 """The natively batched environment: each lane is a single environment of its own."""
 
+import os
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -201,3 +203,18 @@ def test_a_bad_start_leaves_the_running_episodes_alone(world_model):
     with pytest.raises(UserError, match="elephant"):
         one.reset(options={"start": bad})
     np.testing.assert_array_equal(one.step([0, 1])[0]["image"], two.step([0, 1])[0]["image"])
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_100000_steps(world_model):
+    lanes = 100
+    env = ImaginationVectorEnv(lanes, LEVEL, world_model, temperature=1.0)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    resident = []
+    for step in range(1000):
+        env.step(rng.integers(7, size=lanes))
+        if step % 100 == 99:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    assert max(resident[2:]) - resident[1] < 32, resident

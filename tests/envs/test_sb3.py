@@ -39,8 +39,8 @@ ALGORITHMS = {
 
 def _vec_env(world_model, imagined, **options):
     if imagined:
-        options = {"checkpoint": world_model, "temperature": 1.0, **options}
-    return make_sb3_vec_env(LEVEL, num_envs=4, imagined=imagined, **options)
+        options = {"temperature": 1.0, **options}
+    return make_sb3_vec_env(LEVEL, num_envs=4, imagined=imagined, checkpoint=world_model, **options)
 
 
 def _learner(name, env, **options):
@@ -114,6 +114,15 @@ def test_ends_are_told_as_sb3_wants_them(world_model, imagined):
                 assert rewards[lane] == 0
     assert seen["truncated"] > 0
     assert seen["terminated"] > 0 or not imagined
+
+
+@pytest.mark.parametrize("imagined", [True, False])
+def test_the_world_model_can_fill_in_what_is_hidden(world_model, imagined):
+    hidden = {"partial_observability": {"cell_dropout": 1.0}, "seed": 1}
+    blind = _vec_env(world_model, imagined, **hidden).reset()["image"]
+    believed = _vec_env(world_model, imagined, belief={"fill": "mode"}, **hidden).reset()["image"]
+    assert not blind.any()
+    assert believed.any(axis=1).all()
 
 
 def test_seeds_decide_what_happens(world_model):
