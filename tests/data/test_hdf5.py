@@ -260,6 +260,10 @@ def test_metadata_cut_off_or_of_another_format_is_named(tmp_path):
         file.write_text(text[:size])
         with pytest.raises(UserError, match=r"metadata\.json"):
             load_trajectories(path)
+    for damage in ({"split": {}}, {"split": None}, "x", ["split"]):
+        file.write_text(json.dumps({**json.loads(text), "wmtoolkit": damage}))
+        with pytest.raises(UserError, match=r"metadata\.json"):
+            load_trajectories(path)
     file.write_text(json.dumps({**json.loads(text), "data_format": "arrow"}))
     with pytest.raises(UserError, match="arrow"):
         load_trajectories(path)

@@ -88,6 +88,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: data format {metadata['data_format']!r}; only Minari's hdf5 format is read")
     if not isinstance(metadata.get("total_episodes"), int):
         raise UserError(f"{path / 'data' / 'metadata.json'} does not say how many episodes there are")
+    if not isinstance(metadata.get("wmtoolkit", {}), dict):
+        raise UserError(f"{path / 'data' / 'metadata.json'}: its wmtoolkit entry is damaged; copy it again")
     return metadata
 
 
@@ -137,7 +139,10 @@ def _matches(folder: Path, source: Path) -> bool:
 def _pack(path: Path, folder: Path) -> None:
     metadata = read_metadata(path)
     ours = metadata.get("wmtoolkit", {})
-    rule = SplitRule.from_document(ours["split"]) if "split" in ours else SplitRule()
+    try:
+        rule = SplitRule.from_document(ours["split"]) if "split" in ours else SplitRule()
+    except (KeyError, TypeError):
+        raise UserError(f"{path / 'data' / 'metadata.json'}: its wmtoolkit entry is damaged; copy it again") from None
     behaviour, level = _foreign_facts(metadata)
     episodes = metadata["total_episodes"]
     source = path / "data" / hdf5.FILE_NAME

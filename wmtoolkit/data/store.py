@@ -162,6 +162,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = read_json(folder / "index.json")
     if index.get("schema") != SCHEMA:
         raise UserError(f"{folder}: packed store of version {index.get('schema')}, this is {SCHEMA}; delete the folder")
+    missing = {"fingerprint", "shapes", "mission_texts", "level_ids", "split_episodes", "sha256"} - set(index)
+    if missing:
+        raise UserError(f"{folder / 'index.json'} lacks {', '.join(sorted(missing))}; delete {folder} to build it anew")
     return index
 
 
