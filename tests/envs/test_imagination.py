@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 import wmtoolkit  # noqa: F401 - registers the id
 from wmtoolkit.data.levels import make_level, reset_level
-from wmtoolkit.envs import ImaginationEnv, draw_view, make_real_env
+from wmtoolkit.envs import ImaginationEnv, TokenizedMission, draw_view, make_real_env
 from wmtoolkit.envs.starts import mission_max_steps
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Outcome, Trajectory
@@ -85,13 +85,16 @@ def test_both_forms_of_the_id_work_in_a_fresh_process(checkpoint):
         assert done.stdout.startswith("go to")
 
 
+@pytest.mark.filterwarnings("ignore:.*not trained on")
 def test_common_levels_have_ids_of_their_own(world_model):
+    sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
     ids = [name for name in gymnasium.registry if name.startswith("AnyOrderWM-BabyAI/")]
     assert len(ids) == 9
     for name in ids:
         env = gymnasium.make(name, checkpoint=world_model).unwrapped
         assert env.starts.name == name.replace("AnyOrderWM-BabyAI/", "BabyAI-") + "-v0"
         check_env(env)
+        sb3.check_env(TokenizedMission(env))
     assert gymnasium.make_vec(ids[0], num_envs=2, checkpoint=world_model).starts[1].name in BABYAI
 
 
