@@ -49,7 +49,14 @@ setup(
     ],
     extras_require={
         "sb3": ["stable-baselines3>=2.9,<3", "sb3-contrib>=2.9,<3"],
-        "dev": ["hypothesis>=6", "mypy>=1.15", "pytest>=8", "pytest-timeout>=2", "ruff>=0.6"],
+        "dev": [
+            "diffusers>=0.40",
+            "hypothesis>=6",
+            "mypy>=1.15",
+            "pytest>=8",
+            "pytest-timeout>=2",
+            "ruff>=0.6",
+        ],
     },
-    entry_points={"console_scripts": ["wmtool = wmtoolkit.cli.main:main"]},
+    entry_points={"console_scripts": ["wmtool = wmtoolkit.cli.main:entry"]},
 )

@@ -1,3 +1,3 @@
-from wmtoolkit.cli.main import main
+from wmtoolkit.cli.main import entry
 
-main(prog_name="wmtool")
+entry()

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import click
+
 from wmtoolkit.cli.common import command_options
 
 

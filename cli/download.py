@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+
 from wmtoolkit.cli.common import command_options
 
 

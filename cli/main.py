@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 
 import click
@@ -15,6 +17,7 @@ COMMANDS = {
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
     "scale": "Tell what a LLaDA2 model costs to train and to run.",
+    "compare": "Put runs and results side by side, as a page, Markdown or CSV.",
     "inspect": "Tell what a dataset, run or checkpoint is.",
 }
 
@@ -40,3 +43,22 @@ def main() -> None:
 
     Each command does something useful with no option at all; `wmtool COMMAND --help` shows an example.
     """
+
+
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""glibc gives freed tensors back to the system and takes them again page by page, which makes a training step several
+times slower; these settings keep them. They only work when set before the process starts."""
+
+
+def entry() -> None:
+    """The program ``wmtool``: starts itself again with settings for the allocator, once, then runs the command."""
+    if sys.platform == "linux" and "MALLOC_TOP_PAD_" not in os.environ:
+        command = [sys.executable, "-P", "-m", "wmtoolkit.cli", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**ALLOCATOR, **os.environ})
+    main(prog_name="wmtool")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from wmtoolkit.cli.common import check_out, command_options, say
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,8 @@ def results_document(
     return {
         "schema": SCHEMA,
         "command": command,
+        "command_line": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "wmtool"), *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},
         "versions": versions(),
         "git": git_commit(),
