@@ -23,6 +23,7 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 
+from wmtoolkit.llada2.attention import eager_attention, flex_attention
 from wmtoolkit.llada2.cache import BlockCache
 from wmtoolkit.llada2.checkpoint import (
     INDEX_FILE,
@@ -85,29 +86,6 @@ def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return torch.cat([turned, passing], dim=-1)
 
 
-def eager_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention by plain matrix products, softmax in float32; returns (batch, length, heads, head_dim) and weights."""
-    batch, heads, length, dim = query.shape
-    groups = key.shape[1]
-    grouped = (query * scaling).reshape(batch, groups, heads // groups * length, dim)
-    scores = (grouped @ key.transpose(-1, -2)).reshape(batch, heads, length, -1)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    attended = weights.reshape(batch, groups, heads // groups * length, -1) @ value
-    return attended.reshape(batch, heads, length, dim).transpose(1, 2), weights
-
-
 class LLaDA2MoeAttention(nn.Module):
     """Grouped-query attention with one fused projection: all query heads, then all key heads, then all value heads."""
 
@@ -143,17 +121,15 @@ class LLaDA2MoeAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         implementation = self.config._attn_implementation
-        if attention_mask is not None:
-            attention_mask = attention_mask.to(query.dtype)
-            if implementation == "flex_attention":  # it indexes the mask, so nothing may be left to broadcasting
-                attention_mask = attention_mask.expand(batch, 1, length, key.shape[2])
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if implementation == "flex_attention":
+            attend = flex_attention
         attended, weights = attend(
             self,
             query,
             key.to(query.dtype),
             value.to(query.dtype),
-            attention_mask,
+            None if attention_mask is None else attention_mask.to(query.dtype),
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             is_causal=False,
