@@ -103,7 +103,9 @@ def test_rows_that_may_see_nothing_give_no_nan(make_model, attention, ids, dtype
 def test_a_padded_row_does_not_disturb_the_others(make_model, ids):
     model = make_model()
     padding = torch.stack([torch.ones(12), torch.zeros(12)]).long()
-    torch.testing.assert_close(model(ids, attention_mask=padding).logits[0], model(ids[:1]).logits[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model(ids, attention_mask=padding).logits[0], model(ids[:1]).logits[0], atol=1e-5, rtol=0
+    )
 
 
 def test_a_mask_of_another_rank_is_refused():

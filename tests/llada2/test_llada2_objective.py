@@ -41,7 +41,9 @@ def test_the_global_generator_is_used_when_none_is_given():
 
 def test_ratios_are_those_the_rows_were_masked_with():
     ids = torch.zeros(8, 4000, dtype=torch.long)
-    noisy, _, ratios = draw_noise(ids, torch.zeros(8, dtype=torch.long), 0.1, 0.9, MASK, torch.Generator().manual_seed(0))
+    noisy, _, ratios = draw_noise(
+        ids, torch.zeros(8, dtype=torch.long), 0.1, 0.9, MASK, torch.Generator().manual_seed(0)
+    )
     torch.testing.assert_close((noisy == MASK).float().mean(1), ratios, atol=0.03, rtol=0)
     assert ratios.min() >= 0.1
     assert ratios.max() - ratios.min() > 0.2
@@ -104,7 +106,9 @@ def test_one_pass_of_twice_the_length_equals_decoding_after_each_clean_past(mode
         alone = model(partly, attention_mask=block_causal_mask(end, block)[None, None]).logits
         torch.testing.assert_close(both[:, start:end], alone[:, start:], atol=1e-5, rtol=0)
         clean_logits = model(clean, attention_mask=block_causal_mask(length, block)[None, None]).logits
-        torch.testing.assert_close(both[:, length + start : length + end], clean_logits[:, start:end], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            both[:, length + start : length + end], clean_logits[:, start:end], atol=1e-5, rtol=0
+        )
 
 
 def test_block_diffusion_loss_is_the_loss_of_the_noisy_half(model):

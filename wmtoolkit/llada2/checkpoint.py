@@ -56,11 +56,11 @@ def open_checkpoint(folder: str | os.PathLike, config: LLaDA2MoeConfig | None = 
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds config.json and {SINGLE_FILE}")
-    if config is None:
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no config.json; it is not a whole checkpoint, download or save it again")
-        config = LLaDA2MoeConfig.from_pretrained(folder)
-    config.check_buildable()
+    config = config or LLaDA2MoeConfig.from_pretrained(folder)
+    try:
+        config.check_buildable()
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from None
     headers = {file: read_header(file) for file in sorted(folder.glob("*.safetensors"))}
     if not headers:
         raise _no_weights(folder)
@@ -152,8 +152,6 @@ def _check_experts(config: LLaDA2MoeConfig, tensors: dict[str, StoredTensor]) ->
             count[match[1]] = max(count.get(match[1], 0), int(match[3]) + 1)
         elif (match := MERGED_KEY.fullmatch(key)) and stored.shape:
             count[match[1]] = stored.shape[0]
-        if match and count[match[1]] > config.num_experts:
-            break
     for prefix, experts in count.items():
         if experts != config.num_experts:
             key = next(key for key in tensors if key.startswith(prefix + "."))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -115,6 +116,9 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> Self:
         """Read ``config.json`` of a folder or hub repository, of either model type; see Transformers."""
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir() and not (folder / kwargs.get("subfolder", "") / "config.json").is_file():
+            raise UserError(f"{folder} holds no config.json; it is not a whole checkpoint, download or save it again")
         fields, kwargs = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
         try:
             return cls.from_dict(fields, **kwargs)
