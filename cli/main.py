@@ -50,7 +50,6 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 """glibc gives freed tensors back to the system and takes them again page by page, which makes a training step several
 times slower; these settings keep them. They only work when set before the process starts."""

@@ -58,6 +58,7 @@ class WorldNetwork(nn.Module):
         changed.vocab_size = WorldTokenizer().vocab_size
         changed.pad_token_id = WorldTokenizer.pad
         changed.rope_axes = 3 if world.axes else 1
+        changed._attn_implementation = llada2._attn_implementation
         return changed
 
     @property
