@@ -80,7 +80,7 @@ def test_complement_masks_exactly_the_rest():
 
 
 def test_weighting_by_one_over_t_makes_every_ratio_count_the_same():
-    """A model that always answers with probability p: the expected loss is -log p whatever t, unlike the unweighted sum."""
+    """A model that always answers with probability p: the expected loss is -log p whatever t."""
     logits = torch.log(torch.tensor([0.25, 0.75])).expand(4000, 6, 2)
     ids = torch.zeros(4000, 6, dtype=torch.long)
     answer = torch.ones_like(ids, dtype=torch.bool)

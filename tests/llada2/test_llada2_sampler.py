@@ -1,5 +1,7 @@
 """The sampler against the rules written out for one row, and against diffusers' scheduler."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers.schedulers.scheduling_block_refinement import BlockRefinementScheduler
@@ -35,10 +37,8 @@ def plainly(model, prompt, *, block_length, steps, gen_length, eos_id, mask_id, 
             probabilities = window_logits(model, x[:end], block_length).softmax(-1)
             confidence = {i: probabilities[i - start].max().item() for i in masked}
             high = [i for i in masked if confidence[i] > threshold]
-            if len(high) >= n:
-                chosen = high
-            else:
-                chosen = sorted(masked, key=lambda i: -confidence[i])[: min(n, len(masked))]
+            ranked = sorted(masked, key=lambda i: -confidence[i])
+            chosen = high if len(high) >= n else ranked[: min(n, len(masked))]
             for i in chosen:
                 x[i] = probabilities[i - start].argmax()
             history.append(len(chosen))
@@ -115,7 +115,7 @@ def test_prompts_of_different_lengths_in_one_batch(model, early):
 
 
 def test_stopping_early_changes_the_work_and_not_the_answer(model):
-    """What is committed is final, so the tokens up to the end token are the same; a prompt's own end token counts not."""
+    """What is committed is final, so the tokens up to the end are the same; the prompt's end tokens do not count."""
     batch = prompts(12, 7)
     batch[:, 2] = END
     passes = []
@@ -232,7 +232,7 @@ def test_orders_commit_the_share_due(make_model):
         model.generate(batch, order=order, use_cache=False, generator=draw, **options)
         hook.remove()
         assert [int(mask.sum()) for mask in seen] == [12, 9, 6, 3]
-        filled = [(a & ~b).int().argmax(-1) for a, b in zip(seen[:-1], seen[1:], strict=True)]
+        filled = [(a & ~b).int().argmax(-1) for a, b in pairwise(seen)]
         if order == "fixed":
             assert [f.tolist() for f in filled] == [[0] * 3, [1] * 3, [2] * 3]
         if order == "random":

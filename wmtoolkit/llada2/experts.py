@@ -28,7 +28,8 @@ def sorted_mm_experts_forward(
         return grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights)
     experts: int = self.num_experts  # type: ignore[assignment]
     tokens, choices = top_k_index.shape
-    if torch.is_autocast_enabled("cpu"):
+    autocast = torch.is_autocast_enabled("cpu")
+    if autocast:
         hidden_states = hidden_states.to(torch.get_autocast_dtype("cpu"))  # once, not once an expert
     chosen = top_k_index.flatten()
     order = chosen.argsort(stable=True)
@@ -41,7 +42,10 @@ def sorted_mm_experts_forward(
         if counts[expert]
     ]
     by_token = torch.cat(outputs)[order.argsort()].view(tokens, choices, -1)
-    return (top_k_weights.to(by_token.dtype)[:, None] @ by_token)[:, 0]
+    if not autocast:
+        by_token = by_token.to(top_k_weights.dtype)  # the weights are float32 in a bfloat16 network too
+    mixed = top_k_weights.to(by_token.dtype)[:, None] @ by_token
+    return mixed[:, 0].to(hidden_states.dtype)
 
 
 ALL_EXPERTS_FUNCTIONS.register(SORTED_MM, sorted_mm_experts_forward)
