@@ -6,16 +6,14 @@ rotary positions, sigmoid router with group-limited choice, one shared expert (L
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, initialization
+from transformers import initialization
 from transformers.activations import ACT2FN
 from transformers.integrations import use_experts_implementation
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,19 +23,11 @@ from transformers.utils import can_return_tuple
 
 from wmtoolkit.llada2.attention import eager_attention, flex_attention
 from wmtoolkit.llada2.cache import BlockCache
-from wmtoolkit.llada2.checkpoint import (
-    INDEX_FILE,
-    SINGLE_FILE,
-    network_tensors,
-    no_progress_bars,
-    open_checkpoint,
-)
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
 from wmtoolkit.llada2.experts import SORTED_MM
-from wmtoolkit.llada2.hub import local_folder
-from wmtoolkit.llada2.layouts import Layout, from_fused
 from wmtoolkit.llada2.masks import additive_mask
 from wmtoolkit.llada2.objective import masked_cross_entropy
+from wmtoolkit.llada2.pretrained import CheckpointedModel
 from wmtoolkit.llada2.sampler import generate
 
 
@@ -274,7 +264,7 @@ class LLaDA2MoeLayer(GradientCheckpointingLayer):
         return hidden + mixed, weights, routing
 
 
-class LLaDA2MoePreTrainedModel(PreTrainedModel):
+class LLaDA2MoePreTrainedModel(CheckpointedModel):
     config_class = LLaDA2MoeConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -297,78 +287,14 @@ class LLaDA2MoePreTrainedModel(PreTrainedModel):
         elif isinstance(module, LLaDA2MoeRMSNorm):
             initialization.ones_(module.weight)
 
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | os.PathLike, *, config: LLaDA2MoeConfig | None = None, **kwargs: Any
-    ) -> Self:
-        """Load a checkpoint of either layout from a folder or the hub.
-
-        Args:
-            pretrained_model_name_or_path: folder, or hub repository (then ``revision``, ``token``, ... apply).
-            kwargs: those of Transformers (``dtype``, ``device_map``, ``attn_implementation``, ...) and config fields.
-
-        Raises:
-            UserError: naming file and key if any tensor is missing, unexpected, misshapen or damaged.
-        """
-        hub = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-        folder = local_folder(pretrained_model_name_or_path, **{n: kwargs.pop(n) for n in hub if n in kwargs})
-        folder /= kwargs.pop("subfolder", "")
-        if config is None:
-            config, kwargs = LLaDA2MoeConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-        checkpoint = open_checkpoint(folder, config)
-        tensors = network_tensors(checkpoint)
-        if issubclass(cls, LLaDA2MoeModel):
-            tensors = {key.removeprefix("model."): value for key, value in tensors.items() if key != "lm_head.weight"}
-        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or "auto"
-        if dtype == "auto":
-            dtype = config.dtype or checkpoint.tensors["model.norm.weight"].dtype
-        loaded: Any  # the model, or a pair of it and what was loaded
-        with no_progress_bars():
-            loaded = super().from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
-        model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
-        return loaded
-
-    def save_pretrained(  # type: ignore[override]
-        self,
-        save_directory: str | os.PathLike,
-        is_main_process: bool = True,
-        state_dict: dict[str, torch.Tensor] | None = None,
-        *,
-        layout: Layout = "separate",
-        max_shard_size: int | str = "5GB",
-        **kwargs: Any,
-    ) -> None:
-        """Write ``config.json`` and the weights under the original's keys.
-
-        Args:
-            state_dict: of this network, if not the one it has now (gathered from several processes, say).
-            layout: ``separate`` experts as on the hub, or ``merged`` as dFactory trains them.
-            max_shard_size: weights beyond it go to further files, listed in an index.
-            kwargs: those of Transformers (``push_to_hub``, ...).
-        """
-        state_dict = self.state_dict() if state_dict is None else state_dict
-        if isinstance(self, LLaDA2MoeModel):
-            state_dict = {f"model.{key}": value for key, value in state_dict.items()}
-        if is_main_process:  # or an earlier save with another number of files would leave its own behind
-            for stale in (SINGLE_FILE, INDEX_FILE):
-                Path(save_directory, stale).unlink(missing_ok=True)
-        with no_progress_bars():
-            super().save_pretrained(
-                save_directory,
-                is_main_process=is_main_process,
-                state_dict=from_fused(state_dict, layout),
-                max_shard_size=max_shard_size,
-                save_original_format=False,
-                **kwargs,
-            )
-
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
         return super().get_correct_experts_implementation(requested_experts or SORTED_MM)
 
 
 class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
     """The transformer without its output head."""
+
+    key_prefix = "model."
 
     def __init__(self, config: LLaDA2MoeConfig) -> None:
         config.check_buildable()
