@@ -11,7 +11,7 @@ from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import Batch, block_causal_batch, full_attention_batch
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.tokenizer import BEHAVIOUR, WorldTokenizer
-from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
+from wmtoolkit.world.trajectory import BEHAVIOURS
 
 _TOKENIZER = WorldTokenizer()
 
@@ -23,6 +23,7 @@ class Sampler:
     Attributes:
         batch_size: windows in a batch.
         ending_share: share of windows placed so that they hold an episode's end, at a uniform place in the window.
+        event_share: the same for pick-ups, drops and toggles that changed something.
         full_share: share of batches with full attention (any-order infilling) instead of block-causal.
         mixture: share of each masking strategy in block-causal batches.
         full_mixture: the same under full attention.
@@ -37,6 +38,7 @@ class Sampler:
     full_mixture: Mapping[str, float]
     behaviour_dropout: float = 0.1
     mission_share: float = 0.3
+    event_share: float = 0.0
 
 
 def draw_batch(
@@ -83,11 +85,16 @@ def _starts(
     start = anywhere - frames.offsets[episode]
     # The last frame is no base: it starts a dream instead, a window without a past.
     start = np.where(start == lengths[episode] - 1, -1, start)
-    last = frames.outcomes[frames.offsets[1:] - 1]
-    ended = np.flatnonzero(last != Outcome.CONTINUE)
-    if len(ended):
-        at_end = rng.random(size) < sampler.ending_share
-        episode = np.where(at_end, rng.choice(ended, size), episode)
-        back = rng.integers(1, count + 1, size)
-        start = np.where(at_end, np.maximum(-1, lengths[episode] - 1 - back), start)
+    # Endings and events are rare and matter: some windows are placed to hold one, at any of their places.
+    draw, back = rng.random(size), rng.integers(1, count + 1, size)
+    if len(frames.ended):
+        chosen = draw < sampler.ending_share
+        episode = np.where(chosen, rng.choice(frames.ended, size), episode)
+        start = np.where(chosen, np.maximum(-1, lengths[episode] - 1 - back), start)
+    if len(frames.events):
+        chosen = draw > 1 - sampler.event_share
+        event = rng.choice(frames.events, size)
+        owner = np.searchsorted(frames.offsets, event, side="right") - 1
+        episode = np.where(chosen, owner, episode)
+        start = np.where(chosen, np.maximum(-1, event - frames.offsets[owner] - back), start)
     return episode, start

@@ -29,7 +29,7 @@ class ModelConfig:
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     head_dim: int = 32
-    first_k_dense_replace: int = 1
+    first_k_dense_replace: int = 2
     num_experts: int = 8
     num_experts_per_tok: int = 2
     num_shared_experts: int = 1
@@ -37,8 +37,8 @@ class ModelConfig:
     n_group: int = 1
     topk_group: int = 1
     routed_scaling_factor: float = 2.5
-    partial_rotary_factor: float = 0.5
-    rope_theta: float = 10000.0
+    partial_rotary_factor: float = 1.0
+    rope_theta: float = 100.0
     rms_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     attention: str = "eager"
@@ -72,6 +72,7 @@ class MaskingConfig:
         full_mixture: the same in batches with full attention.
         full_share: share of batches with full attention.
         ending_share: share of windows that hold an episode's end.
+        event_share: share of windows that hold a pick-up, drop or toggle that changed something.
         mission_share: share of full-attention windows in which words of the mission are hidden.
         behaviour_dropout: share of windows that do not say who acted.
     """
@@ -84,7 +85,8 @@ class MaskingConfig:
         default_factory=lambda: {"cell": 0.45, "attribute": 0.25, "inverse": 0.15, "forward": 0.15}
     )
     full_share: float = 0.1
-    ending_share: float = 0.35
+    ending_share: float = 0.25
+    event_share: float = 0.25
     mission_share: float = 0.3
     behaviour_dropout: float = 0.1
 
@@ -99,9 +101,11 @@ class MaskingConfig:
                 raise UserError(f"masking.{name}: unknown strategy {min(unknown)!r}; known are {', '.join(STRATEGIES)}")
             if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
                 raise UserError(f"masking.{name}: shares must be at least 0 and not all 0")
-        for name in ("full_share", "ending_share", "mission_share", "behaviour_dropout"):
+        for name in ("full_share", "ending_share", "event_share", "mission_share", "behaviour_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")
+        if self.ending_share + self.event_share > 1:
+            raise UserError("masking.ending_share and masking.event_share are together more than 1")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from wmtoolkit.training.objective import KINDS, MaskedReconstruction, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, schedule
 from wmtoolkit.world import checkpoint, masks, windows
 from wmtoolkit.world.likelihood import target_log_probs
-from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.network import WorldNetwork, native_bf16
 from wmtoolkit.world.tokenizer import BLOCK
 
 
@@ -89,6 +89,7 @@ def train(
     if config.training.compile:
         network.llada2.model.compile()
     network.to(accelerator.device)
+    network.bf16_inference = accelerator.mixed_precision == "bf16"
     optimizers = make_optimizers(network, config)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     numbers: dict[str, Any] = {"step": 0, "best": math.inf, "seconds": 0.0}
@@ -177,6 +178,7 @@ def make_sampler(config: Config) -> Sampler:
         full_mixture=masking.full_mixture if masking.strategy == "mixture" else single,
         behaviour_dropout=masking.behaviour_dropout,
         mission_share=masking.mission_share,
+        event_share=masking.event_share,
     )
 
 
@@ -217,9 +219,7 @@ def validation_nll(network: WorldNetwork, frames: windows.Frames, count: int, ch
 def _precision(config: Config) -> str:
     if config.training.mixed_precision != "auto":
         return config.training.mixed_precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    return "bf16" if native_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
 
 
 def _own_data(config: Config, out: Path, workers: int, accelerator: Accelerator) -> list[str]:

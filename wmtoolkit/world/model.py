@@ -17,7 +17,7 @@ from wmtoolkit.world import checkpoint
 from wmtoolkit.world.completion import Completion, complete
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.likelihood import nll
-from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.network import WorldNetwork, native_bf16
 from wmtoolkit.world.rollout import Generators, RolloutState
 from wmtoolkit.world.tokenizer import Visibility, WorldTokenizer
 from wmtoolkit.world.trajectory import Trajectory
@@ -65,9 +65,17 @@ class AnyOrderWorldModel:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path | None = None, device: torch.device | str | None = None
+        cls,
+        path: str | Path | None = None,
+        device: torch.device | str | None = None,
+        *,
+        precision: str = "auto",
     ) -> AnyOrderWorldModel:
         """Load a checkpoint folder; None loads the packaged compact model.
+
+        Args:
+            precision: ``float32``, ``bf16``, or ``auto``: bf16 where the processor computes it natively, which is
+                about twice as fast there. Only the network's passes are affected; the weights stay float32.
 
         Raises:
             UserError: if there is none, or it is not a world model's, damaged or of another vocabulary.
@@ -80,7 +88,10 @@ class AnyOrderWorldModel:
                     "--out RUN) and pass --checkpoint RUN/checkpoint"
                 )
             path = packaged
+        if precision not in ("auto", "float32", "bf16"):
+            raise UserError(f"precision is {precision!r}; known are auto, float32, bf16")
         network, facts = checkpoint.load(Path(path), device or "cpu")
+        network.bf16_inference = precision == "bf16" or (precision == "auto" and native_bf16(network.device))
         return cls(network, facts, Path(path))
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -13,6 +13,13 @@ from wmtoolkit.world.tokenizer import ATTRIBUTES, WorldTokenizer
 from wmtoolkit.world.tokens import ACTION_FEATURES, SLOTS
 
 
+def native_bf16(device: torch.device | str) -> bool:
+    """Whether the device computes bf16 matrix products natively, so that bf16 is faster than float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 class WorldNetwork(nn.Module):
     """Embeds tokens, runs LLaDA2 on them and scores completions.
 
@@ -24,6 +31,8 @@ class WorldNetwork(nn.Module):
     def __init__(self, llada2: LLaDA2MoeConfig, world: WorldConfig) -> None:
         super().__init__()
         self.world = world
+        self.bf16_inference = False
+        """Run the network in bf16 where no gradient is wanted; predictions move by about as much as training noise."""
         self.tokenizer = tokenizer = WorldTokenizer()
         self.llada2 = LLaDA2MoeForCausalLM(llada2)
         width, std = llada2.hidden_size, llada2.initializer_range
@@ -104,12 +113,16 @@ class WorldNetwork(nn.Module):
     ) -> torch.Tensor:
         """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``)."""
         embedded, positions = self.embed(tokens)
-        return self.llada2.model(
-            inputs_embeds=embedded,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=past_key_values,
-        ).last_hidden_state
+        fast = self.bf16_inference and not torch.is_grad_enabled()
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=fast or torch.is_autocast_enabled(self.device.type)
+        ):
+            return self.llada2.model(
+                inputs_embeds=embedded,
+                attention_mask=attention_mask,
+                position_ids=positions,
+                past_key_values=past_key_values,
+            ).last_hidden_state.float()
 
     def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Scores of the fully specified cells that agree with what is visible of each.

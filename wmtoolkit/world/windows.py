@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from wmtoolkit.world import geometry
+from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.tokenizer import WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
-from wmtoolkit.world.trajectory import Trajectory
+from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 _TOKENIZER = WorldTokenizer()
+_NEAR = (grid.AGENT_CELL, grid.FRONT_CELL)
 _HISTORY = 512
 """Frames looked back on for the memory."""
 
@@ -44,6 +46,20 @@ class Frames:
     def lengths(self) -> np.ndarray:
         """(E,) frames of each episode, T+1."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def ended(self) -> np.ndarray:
+        """Episodes that end in success or failure, not by a time limit; int64."""
+        last = self.outcomes[self.offsets[1:] - 1]
+        return np.flatnonzero((last == Outcome.SUCCESS) | (last == Outcome.FAILURE))
+
+    @cached_property
+    def events(self) -> np.ndarray:
+        """Frames after a pick-up, drop or toggle that changed what the agent holds or faces; int64."""
+        acted = np.flatnonzero(self.actions >= grid.PICKUP)
+        before, after = self.images[acted - 1], self.images[acted]
+        near = [(before[(slice(None), *cell)] != after[(slice(None), *cell)]).any(-1) for cell in _NEAR]
+        return acted[near[0] | near[1]]
 
     @classmethod
     def from_trajectories(cls, trajectories: Sequence[Trajectory]) -> Frames:

@@ -1,0 +1,156 @@
+"""Batches, objective and optimiser."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wmtoolkit import Trajectory
+from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.training.batches import draw_batch
+from wmtoolkit.training.config import LossConfig, load_config
+from wmtoolkit.training.loop import make_optimizers, make_sampler
+from wmtoolkit.training.objective import MaskedReconstruction, weigh
+from wmtoolkit.training.optim import hidden_matrices, schedule
+from wmtoolkit.world import windows
+from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, OUTCOME, WorldTokenizer
+from wmtoolkit.world.trajectory import Outcome
+
+CONFIG = load_config("tiny", ["training.batch_size=32"])
+
+
+@pytest.fixture(scope="module")
+def frames(episodes: list[Trajectory]) -> windows.Frames:
+    ended = [
+        replace(
+            trajectory.prefix(8 + index),
+            behaviour="bot" if index % 2 else "random",
+            terminations=np.arange(8 + index) == 7 + index,
+            rewards=(np.arange(8 + index) == 7 + index).astype(np.float32),
+        )
+        for index, trajectory in enumerate(episodes)
+        if len(trajectory) >= 8 + index
+    ]
+    return windows.Frames.from_trajectories([*episodes, *ended])
+
+
+def _draw(frames: windows.Frames, step: int, **changes: float):
+    return draw_batch(frames, replace(make_sampler(CONFIG), **changes), CONFIG.world, 0, step)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(frames: windows.Frames) -> None:
+    first, same, other = _draw(frames, 3), _draw(frames, 3), _draw(frames, 4)
+    np.testing.assert_array_equal(first.tokens.ids, same.tokens.ids)
+    np.testing.assert_array_equal(first.attention, same.attention)
+    assert first.tokens.ids.shape != other.tokens.ids.shape or (first.tokens.ids != other.tokens.ids).any()
+
+
+def test_endings_stand_at_every_place_of_a_window(frames: windows.Frames) -> None:
+    """An outcome tied to a place in the window would be learnt as such."""
+    places = np.zeros(CONFIG.world.recent)
+    success = WorldTokenizer().outcomes[Outcome.SUCCESS]
+    for step in range(40):
+        batch = _draw(frames, step, full_share=0.0, ending_share=1.0)
+        places += ((batch.target[..., OUTCOME] == success) & batch.valid).sum(axis=0)
+    assert places.min() > 0.7 * places.max()
+    assert places.sum() > 500
+
+
+def test_padding_and_what_is_visible_are_not_supervised(frames: windows.Frames) -> None:
+    for step in range(6):
+        batch = _draw(frames, step, full_share=0.5, ending_share=0.8)
+        weights = weigh(batch, LossConfig())
+        assert (weights.blocks[~batch.valid] == 0).all()
+        assert (weights.blocks[~batch.masks.targets] == 0).all()
+        assert (batch.given != batch.target)[weights.blocks > 0].all()
+
+
+def test_a_noisy_block_sees_its_past_and_not_its_clean_copy(frames: windows.Frames) -> None:
+    batch = _draw(frames, 1, full_share=0.0)
+    count, recent = batch.given.shape[1], CONFIG.world.recent
+    clean = batch.first - recent * BLOCK
+    for index in range(count):
+        row = batch.attention[0, 0, batch.first + index * BLOCK]
+        for block in range(recent):  # clean frame `block` comes before noisy frame `block`, which is one step later
+            seen = row[clean + block * BLOCK : clean + (block + 1) * BLOCK]
+            valid = batch.tokens.valid[0, clean + block * BLOCK]
+            assert seen.all() == (valid and block <= index)
+            assert seen.any() == (valid and block <= index)
+        others = row[batch.first : batch.first + count * BLOCK].reshape(count, BLOCK).any(axis=1)
+        assert not others[np.arange(count) != index].any()
+        assert not row[batch.first + count * BLOCK :].any()
+    assert not batch.attention[:, :, : batch.first, batch.first :].any()
+
+
+def test_nothing_hidden_gives_a_loss_of_zero_and_no_nan(frames: windows.Frames) -> None:
+    torch.manual_seed(0)
+    network = WorldNetwork(WorldNetwork.fitted(CONFIG.model.llada2(), CONFIG.world), CONFIG.world)
+    batch = _draw(frames, 0, full_share=1.0, mission_share=0.0)
+    batch.masks.slots[:], batch.masks.cells[:] = True, True
+    weights = weigh(batch, LossConfig())
+    assert weights.total == 0
+    total, parts = MaskedReconstruction(network)(batch, weights)
+    total.backward()
+    assert float(total.detach()) == 0
+    assert not parts
+    assert all(torch.isfinite(value.grad).all() for value in network.parameters() if value.grad is not None)
+
+
+def test_actions_of_others_teach_the_policy_less(frames: windows.Frames) -> None:
+    batch = _draw(frames, 2, full_share=0.0)
+    weights = weigh(batch, LossConfig(action=10, other_behaviour=0.1))
+    assert set(np.unique(weights.actions)) == {0.0, 1.0, 10.0}
+    assert (weights.actions[batch.bot & batch.actions_asked] == 10).all()
+
+
+def test_likelihood_weights_are_l_over_hidden(frames: windows.Frames) -> None:
+    batch = _draw(frames, 5, full_share=1.0, full_mixture={"cell": 1.0})
+    config = LossConfig(action=1, outcome=1, direction=1, outcome_alone=1, likelihood=True)
+    weights = weigh(batch, config).blocks[batch.valid]
+    hidden = batch.masks.targets[batch.valid]
+    np.testing.assert_allclose(weights, hidden * (BLOCK / hidden.sum(-1, keepdims=True)), rtol=1e-6)
+
+
+def test_muon_moves_the_fused_parameters_themselves() -> None:
+    torch.manual_seed(0)
+    network = WorldNetwork(WorldNetwork.fitted(CONFIG.model.llada2(), CONFIG.world), CONFIG.world)
+    layer = network.llada2.model.layers[-1]
+    before = {name: value.detach().clone() for name, value in layer.named_parameters()}
+    covered = {id(source) for source, _ in hidden_matrices(network)}
+    optimizers = make_optimizers(network, CONFIG)
+    sum(value.square().sum() + value.sum() for value in network.parameters() if value.requires_grad).backward()
+    for optimizer in optimizers.values():
+        optimizer.step()
+    for name, value in layer.named_parameters():
+        assert (value != before[name]).any(), name
+    assert id(layer.mlp.experts.gate_up_proj) in covered
+    assert id(layer.mlp.gate.weight) not in covered
+    update = (layer.attention.dense.weight - before["attention.dense.weight"]).detach()
+    spread = torch.linalg.svdvals(update)
+    assert spread.min() > 0.3 * spread.max()  # orthogonalised: no direction dominates
+
+
+def test_the_rate_rises_holds_and_falls() -> None:
+    rates = [schedule(step, 100, warmup=0.1, decay=0.5) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:50] == pytest.approx([1.0] * 41)
+    assert rates[-1] == pytest.approx(0.02)
+    assert sorted(rates[50:], reverse=True) == rates[50:]
+
+
+def test_the_router_and_embeddings_are_trained_by_adamw(tiny: dict) -> None:
+    network = WorldNetwork(WorldNetwork.fitted(LLaDA2MoeConfig(**tiny), WorldConfig()), WorldConfig())
+    adamw = make_optimizers(network, CONFIG)["adamw"].param_groups[0]["params"]
+    assert any(value is network.input_rows for value in adamw)
+    assert any(value is network.llada2.model.layers[-1].mlp.gate.weight for value in adamw)
+    assert all(value.requires_grad for value in adamw)
+
+
+def test_the_action_token_alone_is_asked_of_the_policy(frames: windows.Frames) -> None:
+    batch = _draw(frames, 0, full_share=1.0, full_mixture={"policy": 1.0})
+    weights = weigh(batch, LossConfig()).blocks
+    assert (weights[..., ACTION][batch.valid] > 0).all()
+    assert (weights[..., ACTION + 1 :] == 0).all()

@@ -1,0 +1,188 @@
+"""The loop: it learns, resumes exactly, survives interrupts, and two processes equal one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wmtoolkit import AnyOrderWorldModel
+from wmtoolkit.data import collect
+from wmtoolkit.errors import UserError
+from wmtoolkit.training.config import load_config
+from wmtoolkit.training.loop import train
+
+COMMON = ("logging.trackers=[]", "training.mixed_precision=no")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(collect("BabyAI-GoToRedBallGrey-v0", 60, out=tmp_path_factory.mktemp("data") / "episodes"))
+
+
+def _tiny(*overrides: str):
+    return load_config("tiny", (*COMMON, *overrides))
+
+
+def _losses(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    folder = sorted((out / "checkpoints").glob("step-*"))[-1]
+    files = ("model.safetensors", "world.safetensors", "training_state.safetensors")
+    return {f"{name}/{key}": value for name in files for key, value in load_file(folder / name).items()}
+
+
+def test_training_lowers_the_held_out_likelihood_bound(data: str, tmp_path: Path) -> None:
+    result = train(
+        _tiny("training.steps=60", "training.checkpoint_every=20", "logging.every=1"), tmp_path / "run", [data]
+    )
+    losses = list(_losses(tmp_path / "run").values())
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    bounds = [line["validation_nll_per_step"] for line in lines if "validation_nll_per_step" in line]
+    assert bounds[-1] < bounds[0]
+    assert result["best_validation_nll"] == min(bounds)
+    model = AnyOrderWorldModel.from_pretrained(result["checkpoint"])
+    assert model.levels == ["BabyAI-GoToRedBallGrey-v0"]
+    assert model.facts["steps"] in (20, 40, 60)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(data: str, tmp_path: Path) -> None:
+    config = _tiny("training.steps=12", "training.checkpoint_every=4", "logging.every=1", "training.keep_last=3")
+    train(config, tmp_path / "whole", [data])
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in ("step-0000008", "step-0000012"):
+        shutil.rmtree(tmp_path / "cut" / "checkpoints" / step)
+    train(config, tmp_path / "cut", [data], resume=True)
+    assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
+    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+
+
+def test_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None:
+    train(_tiny("training.steps=8", "training.checkpoint_every=2", "training.keep_last=2"), tmp_path / "run", [data])
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-0000006", "step-0000008"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(_tiny("training.steps=4", "training.checkpoint_every=4"), out, [data])
+    # An absurd weight overflows the loss, as a run that diverges does.
+    with pytest.raises(UserError, match="not finite at step 5"):
+        train(_tiny("training.steps=8", "loss.cell=1e39"), out, [data], resume=True)
+    assert json.loads((out / "not_finite.json").read_text())["step"] == 4
+    AnyOrderWorldModel.from_pretrained(out / "checkpoints" / "step-0000004")
+
+
+def test_changed_data_is_refused_on_resume(data: str, tmp_path: Path) -> None:
+    train(_tiny("training.steps=2", "training.checkpoint_every=2"), tmp_path / "run", [data])
+    other = str(collect("BabyAI-GoToRedBallGrey-v0", 61, out=tmp_path / "other"))
+    with pytest.raises(UserError, match="data has changed"):
+        train(_tiny("training.steps=4"), tmp_path / "run", [other], resume=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    train(_tiny("training.steps=2", "training.checkpoint_every=2"), out, [data])
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wmtoolkit.world.checkpoint.save_file", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        train(_tiny("training.steps=4", "training.checkpoint_every=2"), out, [data], resume=True)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-0000002"]
+    AnyOrderWorldModel.from_pretrained(out / "checkpoint")
+
+
+def test_an_interrupt_saves_and_says_how_to_go_on(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-P", "-m", "wmtoolkit.cli", "train", "--config", "tiny", "--data", data,
+               "--out", str(out), "--set", "training.steps=100000", "--set", "logging.every=1",
+               "--set", "logging.trackers=[]"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").is_file() and (out / "metrics.jsonl").read_text().count("\n") > 2):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"wmtool train --resume --out {out}" in errors
+    assert "Traceback" not in errors
+    (saved,) = (out / "checkpoints").glob("step-*")
+    AnyOrderWorldModel.from_pretrained(saved)
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-P", "-m", "wmtoolkit.cli", "train", "--data", data, "--out", str(out), "--quiet"]
+    settings = ["training.steps=40", "training.checkpoint_every=5", "logging.every=1", "logging.trackers=[]"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--config", "tiny", *options], env=environment)
+    deadline = time.monotonic() + 120
+    while not list((out / "checkpoints").glob("step-*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    subprocess.run([*command, "--resume"], env=environment, check=True, timeout=120)
+    assert sorted(_losses(out)) == list(range(1, 41))
+    whole = tmp_path / "whole"
+    train(load_config("tiny", settings), whole, [data])
+    assert _losses(out) == pytest.approx(_losses(whole), rel=1e-4)
+
+
+def test_two_processes_equal_one(data: str, tmp_path: Path) -> None:
+    settings = ("training.steps=6", "training.checkpoint_every=6", "logging.every=1")
+    train(_tiny(*settings), tmp_path / "one", [data])
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from wmtoolkit.training.config import load_config\nfrom wmtoolkit.training.loop import train\n"
+        "train(load_config('tiny', sys.argv[3:]), Path(sys.argv[1]), [sys.argv[2]])\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(script), str(tmp_path / "two"), data, *COMMON, *settings]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_training_starts_from_given_weights(data: str, tmp_path: Path) -> None:
+    first = train(_tiny("training.steps=20"), tmp_path / "first", [data])
+    settings = ("training.steps=1", "logging.every=1", "training.seed=5")
+    train(_tiny(*settings), tmp_path / "scratch", [data])
+    train(_tiny(*settings), tmp_path / "tuned", [data], init=Path(first["checkpoint"]))
+    assert _losses(tmp_path / "tuned")[1] < 0.8 * _losses(tmp_path / "scratch")[1]
+    with pytest.raises(UserError, match="does not fit"):
+        train(_tiny("model.num_hidden_layers=3"), tmp_path / "other", [data], init=Path(first["checkpoint"]))
+
+
+def test_a_batch_must_divide_among_processes() -> None:
+    from types import SimpleNamespace
+
+    from wmtoolkit.training.loop import _share
+
+    assert _share(8, SimpleNamespace(num_processes=2, process_index=1)) == slice(4, 8)
+    with pytest.raises(UserError, match="cannot be divided among 3"):
+        _share(8, SimpleNamespace(num_processes=3, process_index=0))
