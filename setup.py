@@ -49,12 +49,14 @@ setup(
     ],
     extras_require={
         "sb3": ["stable-baselines3>=2.9,<3", "sb3-contrib>=2.9,<3"],
+        "video": ["imageio-ffmpeg>=0.4"],
         "dev": [
             "diffusers>=0.40",
             "hypothesis>=6",
             "mypy>=1.15",
             "pytest>=8",
             "pytest-timeout>=2",
+            "pytest-xdist>=3",
             "ruff>=0.6",
         ],
     },

@@ -22,7 +22,7 @@ if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
     echo "Setting up .venv (a few minutes, once) ..." >&2
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sb3,dev]'
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sb3,video,dev]'
     echo "$stamp" > .venv/.installed
 fi
 export PATH="$PWD/.venv/bin:$PATH"
