@@ -70,10 +70,15 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def check_out(out: Path | None, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Refuse an output folder that already holds something, unless told what to do with it."""
-    if out is not None and out.exists() and not (resume or overwrite):
-        if not out.is_dir():
-            raise UserError(f"--out {out} is a file; give a folder")
-        if any(out.iterdir()):
-            raise UserError(f"--out {out} is not empty; add --resume to go on or --overwrite to replace it")
+def check_out(out: Path | None, *, resume: bool | None = None, overwrite: bool = False) -> None:
+    """Refuse an output folder that already holds something, unless told what to do with it.
+
+    ``resume`` is None for commands that cannot resume.
+    """
+    if out is None or not out.exists() or resume or overwrite:
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder")
+    if any(out.iterdir()):
+        go_on = "" if resume is None else "--resume to go on or "
+        raise UserError(f"--out {out} is not empty; add {go_on}--overwrite to replace it")

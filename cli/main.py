@@ -13,7 +13,6 @@ COMMANDS = {
     "train": "Train an any-order world model.",
     "evaluate": "Measure a checkpoint's predictions on held-out trajectories.",
     "rollout": "Run an agent, really or in imagination, and report.",
-    "bench": "Run benchmark suites and write a report.",
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
     "scale": "Tell what a LLaDA2 model costs to train and to run.",
