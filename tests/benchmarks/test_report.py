@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+
 from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.rollouts import rollout
+from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
-
-from wmtoolkit.data import collect
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
 
@@ -50,7 +50,7 @@ def test_markdown_and_csv_hold_a_row_a_result(folders: list[Path], tmp_path: Pat
 
 
 def test_unreadable_folders_are_named(folders: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither results.json nor"):
+    with pytest.raises(UserError, match=r"neither results\.json nor"):
         compare([tmp_path])
     (tmp_path / "results.json").write_text('{"schema": 1, "comm')
     with pytest.raises(UserError, match="cut off"):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wmtoolkit.cli.main import COMMANDS
 
 
@@ -27,6 +28,7 @@ def test_help_lists_every_command() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches(name: str) -> None:
     from click.testing import CliRunner
+
     from wmtoolkit.cli.main import main
 
     done = CliRunner().invoke(main, [name, "--help"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
 from wmtoolkit.evaluation.prediction import (
     StepPredictions,
@@ -134,9 +135,7 @@ def test_the_mission_swap_needs_successes_of_two_missions(
     world_model: AnyOrderWorldModel, episodes: list[Trajectory]
 ) -> None:
     ended = [
-        replace(
-            trajectory.prefix(4), terminations=np.arange(4) == 3, rewards=(np.arange(4) == 3).astype(np.float32)
-        )
+        replace(trajectory.prefix(4), terminations=np.arange(4) == 3, rewards=(np.arange(4) == 3).astype(np.float32))
         for trajectory in episodes
     ]
     assert mission_swap(world_model, ended[:1]) is None
