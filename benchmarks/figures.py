@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from wmtoolkit.benchmarks.report import Result, Run
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -22,7 +23,7 @@ _STYLE = {
     "xtick.color": "#888888",
     "ytick.color": "#888888",
     "text.color": "#888888",
-    "axes.prop_cycle": matplotlib.cycler(color=["#3b7dd8", "#e07b39", "#3a9d5d", "#9b59b6", "#c0392b"]),
+    "axes.prop_cycle": cycler(color=["#3b7dd8", "#e07b39", "#3a9d5d", "#9b59b6", "#c0392b"]),
 }
 """Grey text and no background: readable on a light page and on a dark one."""
 

@@ -44,9 +44,9 @@ def train(
     if dry_run:
         return dry_run_report(load_config(name, changes))
     check_out(out, resume=resume, overwrite=overwrite)
-    config, data = prepare_run(out, name, changes, data, resume=resume, overwrite=overwrite)
+    config, paths = prepare_run(out, name, changes, data, resume=resume, overwrite=overwrite)
     from wmtoolkit.training.loop import train as run
 
-    result = run(config, out, data, resume=resume, init=init, workers=workers)
+    result = run(config, out, paths, resume=resume, init=init, workers=workers)
     say(f"best validation NLL {result['best_validation_nll']:.3f} nats a step; checkpoint {result['checkpoint']}")
     return result

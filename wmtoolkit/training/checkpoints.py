@@ -85,7 +85,8 @@ def load_step(path: Path, network: WorldNetwork, optimizers: dict[str, torch.opt
 
 def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Optimiser states as named tensors and, for what is no tensor, JSON."""
-    tensors, rest = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, Any] = {}
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()["state"]
         rest[name] = {}

@@ -198,7 +198,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: no such config, broken YAML, an unknown key or a value of the wrong type or range.
     """
-    merged = OmegaConf.create({})
+    merged: Any = OmegaConf.create({})
     for document, where in reversed(_chain(name)):
         _check_keys(document, Config, where)
         merged = OmegaConf.merge(merged, document)

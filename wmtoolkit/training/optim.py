@@ -13,6 +13,9 @@ from torch import nn
 from wmtoolkit.llada2.modeling import LLaDA2MoeAttention, LLaDA2MoeExperts
 from wmtoolkit.world.network import WorldNetwork
 
+Matrix = tuple[torch.Tensor, tuple[slice | int, ...]]
+"""A parameter, and the index of one matrix in it."""
+
 
 class MatrixMuon(torch.optim.Muon):
     """``torch.optim.Muon`` on the matrices inside fused parameters.
@@ -21,7 +24,7 @@ class MatrixMuon(torch.optim.Muon):
     query-key-value) holds many: each is optimised as a view on the parameter's own storage.
     """
 
-    def __init__(self, matrices: list[tuple[nn.Parameter, tuple[slice | int, ...]]], **options: Any) -> None:
+    def __init__(self, matrices: list[Matrix], **options: Any) -> None:
         self._sources = matrices
         views = [nn.Parameter(source.detach()[index]) for source, index in matrices]
         super().__init__(views, **options)
@@ -41,7 +44,7 @@ class MatrixMuon(torch.optim.Muon):
             source.grad = None
 
 
-def hidden_matrices(network: WorldNetwork) -> Iterator[tuple[nn.Parameter, tuple[slice | int, ...]]]:
+def hidden_matrices(network: WorldNetwork) -> Iterator[Matrix]:
     """The matrices of the hidden layers, with their place in the parameter that holds them."""
     whole = (slice(None),)
     for layer in network.llada2.model.layers:

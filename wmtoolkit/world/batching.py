@@ -83,8 +83,8 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         before = (position, heading)
         clean_pose = (position, heading, None)
     time, valid = window.time[:, future], window.valid[:, future]
-    clean = _frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
-    noisy = _frames(given, time, noisy_pose, valid)
+    clean = placed_frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
+    noisy = placed_frames(given, time, noisy_pose, valid)
     actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
     allowed = windows.attention(
@@ -113,7 +113,7 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
     pose = None
     if world.egomotion:
         pose = reckoned_poses(given, window.position[:, 0], window.heading[:, 0])
-    frames = _frames(given, window.time, pose, window.valid)
+    frames = placed_frames(given, window.time, pose, window.valid)
     tokens = joined(window.context, frames)
     return Batch(
         tokens=tokens,
@@ -144,9 +144,10 @@ def reckoned_poses(
     return place, turn, known
 
 
-def _frames(
+def placed_frames(
     ids: np.ndarray, time: np.ndarray, pose: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None, valid: np.ndarray
 ) -> Tokens:
+    """Frames as tokens, with poses or, without, in the coordinates of the view."""
     if pose is None:
         return frame_tokens(ids, time, valid=valid)
     return frame_tokens(ids, time, *pose, valid=valid)

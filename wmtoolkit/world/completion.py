@@ -10,7 +10,7 @@ import torch
 
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.batching import reckoned_poses
+from wmtoolkit.world.batching import placed_frames, reckoned_poses
 from wmtoolkit.world.decoding import block_log_probs, choose, is_masked
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
@@ -24,7 +24,7 @@ from wmtoolkit.world.tokenizer import (
     Visibility,
     WorldTokenizer,
 )
-from wmtoolkit.world.tokens import Tokens, frame_tokens, joined, memory_tokens, mission_tokens
+from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 _TOKENIZER = WorldTokenizer()
@@ -135,8 +135,8 @@ def _fill_window(
             break
         words = mission_tokens(mission)
         context = words if memory is None else joined(words, memory)
-        pose = reckoned_poses(ids, position, heading) if network.world.egomotion else (None, None, None)
-        tokens = joined(context, frame_tokens(ids, np.where(valid, time, 0), *pose, valid=valid))
+        pose = reckoned_poses(ids, position, heading) if network.world.egomotion else None
+        tokens = joined(context, placed_frames(ids, np.where(valid, time, 0), pose, valid))
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)

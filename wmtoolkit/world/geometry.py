@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wmtoolkit.world import grid
 
@@ -31,7 +32,7 @@ def displacement(direction: np.ndarray, action: np.ndarray, front: np.ndarray) -
     return grid.forward_vector(direction) * moves[..., None]
 
 
-def turned(direction: np.ndarray, action: np.ndarray) -> np.ndarray:
+def turned(direction: ArrayLike, action: ArrayLike) -> np.ndarray:
     """Heading (...) after the action."""
     action = np.asarray(action)
     return (np.asarray(direction) + (action == grid.RIGHT) - (action == grid.LEFT)) % len(grid.DIRECTIONS)

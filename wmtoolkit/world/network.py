@@ -28,6 +28,10 @@ class WorldNetwork(nn.Module):
         world: the front-end's options.
     """
 
+    composition: torch.Tensor
+    _agreeing: torch.Tensor
+    _places: torch.Tensor
+
     def __init__(self, llada2: LLaDA2MoeConfig, world: WorldConfig) -> None:
         super().__init__()
         self.world = world
