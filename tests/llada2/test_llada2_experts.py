@@ -83,3 +83,7 @@ def test_sizes_that_grouped_mm_cannot_take(make_config):
         layer(config, SORTED_MM)(hidden, ids, weights),
         layer(make_config(moe_intermediate_size=7), "eager")(hidden, ids, weights),
     )
+
+
+def test_an_empty_batch(make_model):
+    assert make_model()(torch.zeros(0, 5, dtype=torch.long)).logits.shape == (0, 5, 50)

@@ -27,25 +27,25 @@ def sorted_mm_experts_forward(
     if hidden_states.device.type != "cpu":
         return grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights)
     experts: int = self.num_experts  # type: ignore[assignment]
-    tokens, choices = top_k_index.shape
-    autocast = torch.is_autocast_enabled("cpu")
-    if autocast:
-        hidden_states = hidden_states.to(torch.get_autocast_dtype("cpu"))  # once, not once an expert
+    if torch.is_autocast_enabled("cpu"):  # cast once, not once an expert
+        hidden_states = hidden_states.to(torch.get_autocast_dtype("cpu"))
+        top_k_weights = top_k_weights.to(hidden_states.dtype)
     chosen = top_k_index.flatten()
     order = chosen.argsort(stable=True)
     counts = torch.bincount(chosen, minlength=experts).tolist()
+    token = order // top_k_index.shape[1]
     # unbind, not indexing: the gradient of an index is as large as all experts together
     gate_up, down = self.gate_up_proj.unbind(), self.down_proj.unbind()  # type: ignore[operator]
     outputs = [
         F.linear(self._apply_gate(F.linear(states, gate_up[expert])), down[expert])  # type: ignore[operator]
-        for expert, states in enumerate(hidden_states[order // choices].split(counts))
+        for expert, states in enumerate(hidden_states[token].split(counts))
         if counts[expert]
     ]
-    by_token = torch.cat(outputs)[order.argsort()].view(tokens, choices, -1)
-    if not autocast:
-        by_token = by_token.to(top_k_weights.dtype)  # the weights are float32 in a bfloat16 network too
-    mixed = top_k_weights.to(by_token.dtype)[:, None] @ by_token
-    return mixed[:, 0].to(hidden_states.dtype)
+    weighted = (
+        torch.cat(outputs or [hidden_states]) * top_k_weights.flatten()[order, None]
+    )  # in float32 if the weights are
+    mixed = torch.zeros(hidden_states.shape, dtype=weighted.dtype).index_add(0, token, weighted)
+    return mixed.to(hidden_states.dtype)
 
 
 ALL_EXPERTS_FUNCTIONS.register(SORTED_MM, sorted_mm_experts_forward)
