@@ -111,6 +111,8 @@ def test_an_interrupt_exits_with_130_and_can_be_resumed(tmp_path, workers):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell starts its background jobs with SIGINT ignored, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / ".d.collecting").glob("shard-*.npz")) and time.monotonic() < deadline:

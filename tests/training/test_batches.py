@@ -130,7 +130,7 @@ def test_muon_moves_the_fused_parameters_themselves() -> None:
     assert id(layer.mlp.gate.weight) not in covered
     update = (layer.attention.dense.weight - before["attention.dense.weight"]).detach()
     spread = torch.linalg.svdvals(update)
-    assert spread.min() > 0.3 * spread.max()  # orthogonalised: no direction dominates
+    assert spread.median() > 0.5 * spread.max()  # orthogonalised: no direction dominates
 
 
 def test_the_rate_rises_holds_and_falls() -> None:

@@ -24,7 +24,7 @@ def test_packaged_configs_load(name: str) -> None:
         ("masking.strategy=guess", "known are mixture, forward"),
         ("masking.mixture.guess=1", "unknown strategy 'guess'"),
         ("masking.full_share=2", "not a share"),
-        ("training.mixed_precision=fp8", "auto, bf16, no"),
+        ("training.mixed_precision=fp8", "auto, bf16, float32"),
         ("world.memory=-1", "memory -1"),
         ("training.steps", "write key=value"),
     ],

@@ -24,12 +24,12 @@ def eager_attention(
     batch, heads, length, dim = query.shape
     groups = key.shape[1]
     grouped = (query * scaling).reshape(batch, groups, heads // groups * length, dim)
-    scores = (grouped @ key.transpose(-1, -2)).reshape(batch, heads, length, -1)
+    scores = (grouped @ key.transpose(-1, -2)).reshape(batch, heads, length, key.shape[2])
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
-    attended = weights.reshape(batch, groups, heads // groups * length, -1) @ value
+    attended = weights.reshape(batch, groups, heads // groups * length, key.shape[2]) @ value
     return attended.reshape(batch, heads, length, dim).transpose(1, 2), weights
 
 

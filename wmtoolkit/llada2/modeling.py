@@ -103,8 +103,7 @@ class LLaDA2MoeAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch, length, _ = hidden.shape
-        states = self.query_key_value(hidden).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         query = _rotate(self.query_layernorm(query), *rotary)
         key = _rotate(self.key_layernorm(key), *rotary)
@@ -124,7 +123,7 @@ class LLaDA2MoeAttention(nn.Module):
             scaling=self.scaling,
             is_causal=False,
         )
-        return self.dense(attended.reshape(batch, length, -1)), weights
+        return self.dense(attended.flatten(2)), weights
 
 
 class LLaDA2MoeMLP(nn.Module):
@@ -171,7 +170,7 @@ class LLaDA2MoeRouter(nn.Module):
         scores = logits.sigmoid()
         biased = scores + self.expert_bias
         if self.n_group > 1:
-            grouped = biased.view(biased.shape[0], self.n_group, -1)
+            grouped = biased.unflatten(1, (self.n_group, -1))
             group_scores = grouped.topk(2, dim=-1).values.sum(-1)
             kept = torch.zeros_like(group_scores, dtype=torch.bool)
             kept.scatter_(1, group_scores.topk(self.topk_group, dim=-1).indices, True)
@@ -224,13 +223,13 @@ class LLaDA2MoeSparseBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """hidden (batch, length, H) -> the same shape, and the router's (logits, ids) of shape (batch, length, ...)."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = hidden.flatten(0, 1)
         logits, weights, ids = self.gate(flat)
         mixed = self.experts(flat, ids, weights).reshape(hidden.shape)
         if self.shared_experts is not None:
             mixed = mixed + self.shared_experts(hidden)
         lead = hidden.shape[:-1]
-        return mixed, (logits.view(*lead, -1), ids.view(*lead, -1))
+        return mixed, (logits.unflatten(0, lead), ids.unflatten(0, lead))
 
 
 class LLaDA2MoeLayer(GradientCheckpointingLayer):

@@ -131,7 +131,7 @@ class TrainingConfig:
         learning_rate: of AdamW (embeddings, norms, router); muon_learning_rate: of Muon (hidden matrices).
         warmup, decay: shares of the steps in which the rate rises, and falls to 0.
         gradient_clip: largest gradient norm.
-        mixed_precision: ``bf16``, ``no``, or ``auto``: bf16 where the processor computes it natively.
+        mixed_precision: ``bf16``, ``float32``, or ``auto``: bf16 where the processor computes it natively.
         checkpoint_every, keep_last: steps between checkpoints, and how many of them are kept.
         validation_windows: windows on which the validation NLL is taken, with every checkpoint.
     """
@@ -158,8 +158,8 @@ class TrainingConfig:
         for name in ("learning_rate", "muon_learning_rate", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be above 0")
-        if self.mixed_precision not in ("auto", "bf16", "no"):
-            raise UserError(f"training.mixed_precision is {self.mixed_precision!r}; known are auto, bf16, no")
+        if self.mixed_precision not in ("auto", "bf16", "float32"):
+            raise UserError(f"training.mixed_precision is {self.mixed_precision!r}; known are auto, bf16, float32")
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def validation_nll(network: WorldNetwork, frames: windows.Frames, count: int, ch
 
 def _precision(config: Config) -> str:
     if config.training.mixed_precision != "auto":
-        return config.training.mixed_precision
+        return {"bf16": "bf16", "float32": "no"}[config.training.mixed_precision]
     return "bf16" if native_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
 
 
