@@ -57,8 +57,7 @@ def room():
     graph = SearchGraph(
         SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)]), seen, actions=MOVES
     )
-    graph.open(0)
-    while graph.next_cost < np.inf:
+    while not graph.exhausted:
         for node in graph.expand(64):
             graph.open(node)
     return graph, seen
