@@ -105,7 +105,7 @@ def test_an_unknown_recipe_lists_the_known_ones():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupt_exits_with_130_and_can_be_resumed(tmp_path, workers):
-    arguments = ["collect", "--episodes", "4000", "--out", str(tmp_path / "d"), "--workers", str(workers)]
+    arguments = ["collect", "--episodes", "40000", "--out", str(tmp_path / "d"), "--workers", str(workers)]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "wmtoolkit.cli", *arguments],
         stderr=subprocess.PIPE,
