@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wmtoolkit.agents.budget import Budget, Meter
-from wmtoolkit.agents.exploration import exploration_path
+from wmtoolkit.agents.exploration import exploration_path, shows_new_cells
 from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
@@ -18,6 +18,12 @@ from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
 
 ACTION_SETS = {"all": MOVES + INTERACTIONS, "moves": MOVES}
+DOUBT = 0.1
+"""Share of the policy that is spread evenly, so that no action is ruled out by a policy that errs."""
+PATIENCE = 3
+"""After so many searches in a row without a goal, the next one looks twice as far."""
+SLACK = 1.0
+"""How much dearer than the cheapest candidate, in steps, the others of its forward pass may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,13 @@ class _Step:
 class BestFirstAgent:
     """Searches in imagination and acts in the level, looking again whenever it sees what it did not imagine.
 
-    Each search starts from all that was really seen. It imagines situations in the order of their distance, many in
-    one forward pass, merges equal ones, and ends at the nearest one whose predicted P(SUCCESS) is above
-    ``goal_threshold``. Where there is none, the plan goes where imagined views show most cells never seen. A plan is
-    followed as long as the level looks as imagined. A goal that did not end the episode was a false one and is not
-    tried again, from whichever side it is faced: what was faced and carried is remembered.
+    Each search starts from all that was really seen. It imagines situations, many in one forward pass, in the order
+    of their cost: steps, plus ``prior_weight`` times the surprise -log pi of each action under the model's own policy
+    (the order of Levin tree search, Orseau et al. 2018, with a sum for its product). Equal situations are merged. The
+    search ends at the first one whose predicted P(SUCCESS) is above ``goal_threshold``. Where there is none, the
+    plan goes where imagined views show most cells never seen. A plan is followed as long as the level looks as
+    imagined. A goal that did not end the episode was a false one and is not tried again, from whichever side it is
+    faced: what was faced and carried is remembered.
 
     Prior knowledge of MiniGrid it uses: ``SearchGraph`` (dead reckoning, actions that change nothing) and
     ``SeenMap``. Missions that want several things done in order have progress that no view shows; situations that
@@ -48,6 +56,8 @@ class BestFirstAgent:
         batch: most situations imagined in one forward pass.
         goal_threshold: P(SUCCESS) from which a situation is a goal.
         failure_threshold: P(FAILURE) from which a situation is avoided.
+        goal_horizon: cost at which the search for a goal ends, as long as there is something new to see elsewhere.
+        prior_weight: weight of the policy; 0 searches by distance alone and asks for no policy.
         interaction_cost: how many steps later the search looks behind a pickup, drop or toggle.
         discount: weight of seeing a new cell one step later.
         actions: ``"all"`` but done, or ``"moves"`` only (enough where nothing must be handled).
@@ -67,6 +77,8 @@ class BestFirstAgent:
         batch: int = 128,
         goal_threshold: float = 0.5,
         failure_threshold: float = 0.5,
+        goal_horizon: float = 15.0,
+        prior_weight: float = 1.0,
         interaction_cost: float = 4.0,
         discount: float = 0.93,
         actions: str = "all",
@@ -79,6 +91,7 @@ class BestFirstAgent:
         self.diagnostics: dict[str, Any] = {}
         self._world_model, self._actions, self._batch = world_model, ACTION_SETS[actions], batch
         self._goal_threshold, self._failure_threshold = goal_threshold, failure_threshold
+        self._goal_horizon, self._prior_weight = goal_horizon, prior_weight
         self._interaction_cost, self._discount = interaction_cost, discount
         self._rng = np.random.default_rng(seed)
         self.reset()
@@ -91,6 +104,7 @@ class BestFirstAgent:
         self._plan: deque[_Step] = deque()
         self._last: _Step | None = None
         self._to_goal = False
+        self._fruitless = 0
         self._false_goals: set[tuple] = set()
 
     def act(self, observation: Observation) -> int:
@@ -146,20 +160,38 @@ class BestFirstAgent:
             end = self._wander(graph, seen) if goal is None else goal
             path = [(graph.nodes[node].action, node) for node in graph.path(end)]
         self._to_goal = goal is not None
+        self._fruitless = 0 if self._to_goal else self._fruitless + 1
         self._plan = deque(_Step(action, graph.nodes[node]) for action, node in path)
 
     def _grow(self, graph: SearchGraph, meter: Meter) -> int | None:
         """Imagine outwards until a goal is found, the budget is spent or nothing is left; returns the goal."""
-        while not graph.exhausted and (len(graph) == 1 or meter.room_for(1)):
-            new = graph.expand(min(self._batch, max(1, self.budget.max_nodes - meter.nodes)))
+        horizon = self._goal_horizon * (1 + self._fruitless / PATIENCE)
+        self._open(graph, [0], meter)
+        while graph.next_cost < np.inf and (len(graph) == 1 or meter.room_for(1)):
+            if graph.next_cost > horizon and shows_new_cells(graph):
+                return None
+            room = max(1, self.budget.max_nodes - meter.nodes)
+            new = graph.expand(min(self._batch, room), SLACK if self._prior_weight else 0.0)
             meter.add(bool(new), len(new))
             goals = [node for node in new if self._promises(graph.nodes[node], self._goal_threshold)]
             if goals:
                 return min(goals, key=lambda node: (graph.nodes[node].depth, -graph.nodes[node].success))
-            for node in new:
-                if graph.nodes[node].failure < self._failure_threshold:
-                    graph.open(node)
+            self._open(graph, [node for node in new if graph.nodes[node].failure < self._failure_threshold], meter)
         return None
+
+    def _open(self, graph: SearchGraph, nodes: list[int], meter: Meter) -> None:
+        """Open nodes that came from one forward pass."""
+        if not nodes:
+            return
+        if self._prior_weight and meter.room_for(2):  # the policy is worth its pass only if another follows
+            rows = np.array([graph.nodes[node].row for node in nodes])
+            policy = graph.nodes[nodes[0]].state.select(rows).policy()
+            meter.add(1, 0)
+        else:
+            policy = np.full((len(nodes), len(grid.ACTIONS)), 1.0)
+        cost = -self._prior_weight * np.log((1 - DOUBT) * policy + DOUBT / len(grid.ACTIONS))
+        for node, extra in zip(nodes, cost, strict=True):
+            graph.open(node, extra)
 
     def _promises(self, node: Node, threshold: float) -> bool:
         return node.success >= threshold and _handled(node) not in self._false_goals

@@ -68,9 +68,18 @@ def exploration_path(graph: SearchGraph, seen: SeenMap, *, discount: float = 0.9
 
     Cells that were expected to show and did not are given up: a model may imagine a world behind the walls.
     """
-    hoped = seen.broken_promises < PATIENCE
-    for wanted in (hoped & (seen.last_seen < 0), hoped & (seen.last_seen < seen.time - STALE)):
+    stale = _hoped(seen) & (seen.last_seen < seen.time - STALE)
+    for wanted in (_hoped(seen) & (seen.last_seen < 0), stale):
         path = most_revealing_path(graph, shown_cells(graph, seen, wanted), discount=discount)
         if path:
             return path
     return []
+
+
+def shows_new_cells(graph: SearchGraph) -> bool:
+    """Whether any imagined view shows a cell never seen."""
+    return any(shown_cells(graph, graph.seen, _hoped(graph.seen) & (graph.seen.last_seen < 0)))
+
+
+def _hoped(seen: SeenMap) -> np.ndarray:
+    return seen.broken_promises < PATIENCE

@@ -27,7 +27,7 @@ Key = tuple[int, int, int, Cell, frozenset[tuple[int, int, Cell]]]
 class Node:
     """Lane ``row`` of ``state``, reached from node ``parent`` by ``action``; the root has parent -1.
 
-    ``cost`` is the number of steps from the root plus what its order in the search is penalised by.
+    ``cost`` is the number of steps from the root plus what holds it back in the order of the search.
     ``children`` maps actions to nodes, merged ones included.
     """
 
@@ -69,6 +69,8 @@ class SearchGraph:
     Prior knowledge of MiniGrid is used here and only here: turns and steps ahead lead where dead reckoning says, so
     a move into a situation already imagined costs nothing; and ``useful_actions``.
 
+    It begins with the root as node 0, not yet opened.
+
     Args:
         root: a state of one lane.
         seen: where the agent stands.
@@ -84,36 +86,46 @@ class SearchGraph:
         self.nodes = [Node((*seen.position, seen.direction, carried, frozenset()), root, 0, -1, -1, 0, 0.0)]
         self.by_key = {self.nodes[0].key: 0}
         self._frontier: list[tuple[float, int, int]] = []
-        self.open(0)
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left to imagine."""
-        return not self._frontier
+    def next_cost(self) -> float:
+        """Cost of the cheapest candidate; infinite if nothing is left to imagine."""
+        return self._frontier[0][0] if self._frontier else np.inf
 
-    def open(self, node: int) -> None:
-        """Make the node's useful actions candidates; moves into situations already imagined become edges at once."""
+    def open(self, node: int, extra_cost: np.ndarray | None = None) -> None:
+        """Make the node's useful actions candidates; moves into situations already imagined become edges at once.
+
+        Args:
+            node: one of ``nodes``.
+            extra_cost: (7,) what each action costs beyond its one step; None: nothing.
+        """
         parent = self.nodes[node]
         for action in useful_actions(self._front(parent), parent.image[grid.AGENT_CELL], self.actions):
             known = self.by_key.get(self._moved(parent, action)) if action in MOVES else None
             if known is not None:
                 parent.children[action] = known
             else:
-                heapq.heappush(self._frontier, (parent.cost + 1, node, action))
+                extra = 0.0 if extra_cost is None else float(extra_cost[action])
+                heapq.heappush(self._frontier, (parent.cost + 1 + extra, node, action))
 
-    def expand(self, batch: int) -> list[int]:
-        """Imagine the cheapest candidates, at most ``batch`` of equal cost, in one forward pass.
+    def expand(self, batch: int, slack: float = 0.0) -> list[int]:
+        """Imagine the cheapest candidates in one forward pass.
 
-        Returns the new nodes, not yet opened; empty if all candidates turned out to be known.
+        Args:
+            batch: most candidates taken.
+            slack: how much dearer than the cheapest the others may be.
+
+        Returns:
+            The new nodes, not yet opened; empty if all candidates turned out to be known.
         """
-        chosen: list[tuple[int, int]] = []
+        chosen: list[tuple[float, int, int]] = []
+        twins: list[tuple[float, int, int]] = []
         pending: set[Key] = set()
-        twins = []
-        limit = self._frontier[0][0] if self._frontier else 0.0
-        while self._frontier and len(chosen) < batch and self._frontier[0][0] <= limit:
+        limit = self.next_cost + slack
+        while self._frontier and len(chosen) < batch and self.next_cost <= limit:
             candidate = heapq.heappop(self._frontier)
             _, node, action = candidate
             key = self._moved(self.nodes[node], action) if action in MOVES else None
@@ -122,14 +134,15 @@ class SearchGraph:
             elif key in pending:
                 twins.append(candidate)  # becomes an edge as soon as its twin is imagined
             else:
-                chosen.append((node, action))
+                chosen.append(candidate)
                 pending |= {key} if key is not None else set()
         for candidate in twins:
             heapq.heappush(self._frontier, candidate)
         if not chosen:
             return []
-        state = _branched([self.nodes[node] for node, _ in chosen]).step(np.array([action for _, action in chosen]))
-        added = [self._add(node, action, state, row) for row, (node, action) in enumerate(chosen)]
+        parents = [self.nodes[node] for _, node, _ in chosen]
+        state = _branched(parents).step(np.array([action for _, _, action in chosen]))
+        added = [self._add(candidate, state, row) for row, candidate in enumerate(chosen)]
         return [node for node in added if node is not None]
 
     def path(self, node: int) -> list[int]:
@@ -140,8 +153,9 @@ class SearchGraph:
             node = self.nodes[node].parent
         return result[::-1]
 
-    def _add(self, parent_index: int, action: int, state: RolloutState, row: int) -> int | None:
+    def _add(self, candidate: tuple[float, int, int], state: RolloutState, row: int) -> int | None:
         """The new node, or None if the situation was known."""
+        cost, parent_index, action = candidate
         parent = self.nodes[parent_index]
         moves = action in MOVES
         key = self._moved(parent, action) if moves else self._changed(parent, state.images[row])
@@ -150,7 +164,7 @@ class SearchGraph:
         if known is not None and ends < 0.5:
             parent.children[action] = known
             return None
-        cost = parent.cost + 1 + (0 if moves else self.interaction_cost)
+        cost += 0 if moves else self.interaction_cost
         node = Node(key, state, row, parent_index, action, parent.depth + 1, cost)
         self.nodes.append(node)
         parent.children[action] = len(self.nodes) - 1

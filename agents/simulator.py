@@ -7,27 +7,22 @@ never seen cannot end the mission.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from minigrid.core.grid import Grid
 from minigrid.minigrid_env import MiniGridEnv
-from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from wmtoolkit.data.behaviours import BehaviourError
-from wmtoolkit.data.views import fast_image, seen_cells, speed_up
+from wmtoolkit.agents.level_copies import Place, copy_level, hide
+from wmtoolkit.agents.simulator_bot import Expert, NextExpert, RootExpert
+from wmtoolkit.data.views import fast_image, seen_cells
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 UNSEEN_CONFIDENCE = 0.87
 """Confidence given to cells never seen: the share of them that are empty in BabyAI's rooms."""
-MARGIN = 10
-"""How far, in cells, an imagined world stretches beyond outer walls that are not known."""
-Place = tuple[int, int]
-_SHARED = ("np_random", "_np_random", "action_space", "observation_space", "room_grid", "spec", "window", "clock")
 
 
 class SimulatorWorldModel:
@@ -58,38 +53,39 @@ class SimulatorWorldModel:
         Raises:
             UserError: for a history that is not one of the level's present episode.
         """
-        lanes: list[MiniGridEnv] = []
-        known: list[frozenset[Place] | None] = []
+        lanes = []
         for history in histories:
             self._replay(history)
+            assert self._start is not None
             assert self._now is not None
-            level = _copy(self._now)
-            level.step_count = 0
-            if self._sees_hidden:
-                known.append(None)
-            else:
-                frames = self._seen[-self._memory :] if self._memory else self._seen
-                known.append(_hide(level, {cell for frame in frames for cell in frame}, self._knows_walls))
-            lanes.append(level)
+            frames = self._seen[-self._memory :] if self._memory else self._seen
+            imagine = partial(self._imagined, {place for frame in frames for place in frame})
+            level = copy_level(self._now)
+            lanes.append(_Lane(level, imagine(level), RootExpert(self._start, tuple(self._actions), imagine)))
         outcomes = np.zeros((len(lanes), len(Outcome)), np.float32)
         outcomes[np.arange(len(lanes)), [history.outcomes[-1] for history in histories]] = 1
         confidence = np.ones((len(lanes), grid.VIEW, grid.VIEW), np.float32)
         images = np.stack([history.images[-1] for history in histories])
-        return SimulatorState(lanes, known, images, outcomes, confidence)
+        return SimulatorState(lanes, images, outcomes, confidence)
 
     def policy(self, histories: list[Trajectory]) -> np.ndarray:
         """(B, 7) float32; see ``SimulatorState.policy``."""
         return self.rollout_state(histories).policy()
 
+    def _imagined(self, seen: set[Place], level: MiniGridEnv) -> frozenset[Place] | None:
+        """Turn a copy of the level into what is known of it; returns the known cells, None for all."""
+        level.step_count = 0
+        return None if self._sees_hidden else hide(level, seen, self._knows_walls)
+
     def _replay(self, history: Trajectory) -> None:
         """Bring the copy to the end of the history."""
         actions = [int(action) for action in history.actions]
         if not actions and (self._env.step_count == 0 or self._start is None):
-            self._start = _copy(self._env)
+            self._start = copy_level(self._env)
         if self._start is None:
             raise UserError("simulator world model: the first history asked about must have no action")
         if self._now is None or actions[: len(self._actions)] != self._actions or not actions:
-            self._now = _copy(self._start)
+            self._now = copy_level(self._start)
             self._actions, self._seen = [], [seen_cells(self._now)]
         for action in actions[len(self._actions) :]:
             self._now.step(action)
@@ -99,155 +95,70 @@ class SimulatorWorldModel:
             raise UserError("simulator world model: the history is not of the level's present episode")
 
 
+class _Lane(NamedTuple):
+    """One imagined level, the cells known in it (None: all), and the bot that watches."""
+
+    level: MiniGridEnv
+    known: frozenset[Place] | None
+    expert: Expert
+
+
 class SimulatorState:
     """The protocol of ``RolloutState``: B copies of a level."""
 
-    def __init__(
-        self,
-        levels: list[MiniGridEnv],
-        known: list[frozenset[Place] | None],
-        images: np.ndarray,
-        outcomes: np.ndarray,
-        confidence: np.ndarray,
-    ) -> None:
-        self._levels, self._known = levels, known
+    def __init__(self, lanes: list[_Lane], images: np.ndarray, outcomes: np.ndarray, confidence: np.ndarray) -> None:
+        self._lanes = lanes
         self.images, self.outcomes, self.confidence = images, outcomes, confidence
-        self.directions = np.array([level.agent_dir for level in levels], np.int64)
-        self.log_prob = np.zeros(len(levels), np.float32)
+        self.directions = np.array([lane.level.agent_dir for lane in lanes], np.int64)
+        self.log_prob = np.zeros(len(lanes), np.float32)
 
     def __len__(self) -> int:
-        return len(self._levels)
+        return len(self._lanes)
 
-    def step(
-        self, actions: np.ndarray, *, temperature: float = 0.0, generator: np.random.Generator | None = None
-    ) -> SimulatorState:
+    def step(self, actions: np.ndarray, *, temperature: float = 0.0, generator: Any = None) -> SimulatorState:
         """Step copies of all levels; there is nothing to sample. Lanes that have ended stay as they are."""
-        levels = list(self._levels)
+        lanes = list(self._lanes)
         images, outcomes, confidence = self.images.copy(), self.outcomes.copy(), self.confidence.copy()
-        for lane, action in enumerate(np.asarray(actions)):
-            if outcomes[lane, Outcome.SUCCESS] or outcomes[lane, Outcome.FAILURE]:
+        for row, action in enumerate(int(action) for action in actions):
+            if outcomes[row, Outcome.SUCCESS] or outcomes[row, Outcome.FAILURE]:
                 continue
-            level = levels[lane] = _copy(levels[lane], moves_only=int(action) <= grid.FORWARD)
-            _, reward, terminated, _, _ = level.step(int(action))
+            level = copy_level(lanes[row].level, moves_only=action <= grid.FORWARD)
+            _, reward, terminated, _, _ = level.step(action)
+            lanes[row] = _Lane(level, lanes[row].known, NextExpert(lanes[row].expert, action))
             outcome = Outcome.CONTINUE if not terminated else Outcome.SUCCESS if float(reward) > 0 else Outcome.FAILURE
-            images[lane] = fast_image(level)
-            outcomes[lane] = np.eye(len(Outcome), dtype=np.float32)[outcome]
-            confidence[lane] = _confidence(level, self._known[lane])
-        return SimulatorState(levels, self._known, images, outcomes, confidence)
+            images[row] = fast_image(level)
+            outcomes[row] = np.eye(len(Outcome), dtype=np.float32)[outcome]
+            confidence[row] = _confidence(level, lanes[row].known)
+        return SimulatorState(lanes, images, outcomes, confidence)
 
     def policy(self) -> np.ndarray:
         """(B, 7) float32: the bot's action with probability 0.9, the rest spread evenly.
 
-        The bot knows what the state knows. Where it fails, or in a level without one, all actions are even.
+        The bot has watched all that was done, really and in imagination, and knows no more than the state. Where it
+        fails, in a level without a bot, and where walls are not known, all actions are even.
         """
-        share = 0.1 / len(grid.ACTIONS)
         probabilities = np.full((len(self), len(grid.ACTIONS)), 1 / len(grid.ACTIONS), np.float32)
-        for lane, (level, known) in enumerate(zip(self._levels, self._known, strict=True)):
-            try:
-                action = _bot_action(_copy(level), known)
-            except BehaviourError:
-                continue
-            probabilities[lane] = share
-            probabilities[lane, action] += 0.9
+        for row, lane in enumerate(self._lanes):
+            action = lane.expert.action
+            if action is not None:
+                probabilities[row] *= 0.1
+                probabilities[row, action] += 0.9
         return probabilities
 
     def select(self, rows: np.ndarray) -> SimulatorState:
         """Copy, branch, reorder or drop lanes."""
         rows = np.asarray(rows, dtype=np.int64)
-        return SimulatorState(
-            [self._levels[row] for row in rows],
-            [self._known[row] for row in rows],
-            self.images[rows],
-            self.outcomes[rows],
-            self.confidence[rows],
-        )
+        lanes = [self._lanes[row] for row in rows]
+        return SimulatorState(lanes, self.images[rows], self.outcomes[rows], self.confidence[rows])
 
     @staticmethod
     def cat(states: Sequence[SimulatorState]) -> SimulatorState:
         """The lanes of several states in one, in order."""
+        names = ("images", "outcomes", "confidence")
         return SimulatorState(
-            [level for state in states for level in state._levels],
-            [known for state in states for known in state._known],
-            *(
-                np.concatenate([getattr(state, name) for state in states])
-                for name in ("images", "outcomes", "confidence")
-            ),
+            [lane for state in states for lane in state._lanes],
+            *(np.concatenate([getattr(state, name) for state in states]) for name in names),
         )
-
-
-def _copy(level: MiniGridEnv, moves_only: bool = False) -> MiniGridEnv:
-    """A copy of the level's changing state. With ``moves_only`` its objects are shared: moving changes none."""
-    new = copy.copy(level)
-    new.gen_obs = dict  # type: ignore[method-assign]  # views are computed once a lane, not inside step
-    memo: dict[int, Any] = {id(level): new}
-    for name in _SHARED:
-        value = getattr(level, name, None)
-        memo[id(value)] = value
-    for cell in level.grid.grid:
-        if cell is not None and (moves_only or cell.type in ("wall", "goal", "lava", "floor")):
-            memo[id(cell)] = cell
-    if moves_only:
-        memo[id(level.carrying)] = level.carrying
-    else:
-        new.grid = copy.deepcopy(level.grid, memo)
-        new.carrying = copy.deepcopy(level.carrying, memo)
-    if hasattr(level, "instrs"):
-        new.instrs = copy.deepcopy(level.instrs, memo)  # type: ignore[attr-defined]
-    return new
-
-
-def _hide(level: MiniGridEnv, seen: set[Place], knows_walls: bool) -> frozenset[Place]:
-    """Empty the cells never seen and make the mission forget what stood there; returns the cells known.
-
-    Unless the outer walls are known, the world is laid into a larger one, whose cells are counted from its corner.
-    """
-    width, height = level.width, level.height
-    border = {(x, y) for x in range(width) for y in range(height) if x in (0, width - 1) or y in (0, height - 1)}
-    known = seen | border if knows_walls else seen
-    margin = 0 if knows_walls else MARGIN
-    world = Grid(width + 2 * margin, height + 2 * margin)
-    for x in range(width):
-        for y in range(height):
-            if (x, y) in known:
-                world.set(x + margin, y + margin, level.grid.get(x, y))
-    things = {id(cell): cell for cell in (*world.grid, level.carrying) if cell is not None}
-    for description in _descriptions(getattr(level, "instrs", None)):
-        description.obj_set = [thing for thing in description.obj_set if id(thing) in things]
-        description.obj_poss = [
-            (place[0] + margin, place[1] + margin) for place in description.obj_poss if tuple(place) in known
-        ]
-    for thing in things.values():
-        if thing.cur_pos is not None and thing.type != "wall":
-            thing.cur_pos = (int(thing.cur_pos[0]) + margin, int(thing.cur_pos[1]) + margin)
-    level.grid, level.width, level.height = world, world.width, world.height
-    if margin and hasattr(level, "room_from_pos"):
-        level.room_from_pos = lambda *place: None  # the verifier asks, and makes no use of it
-    level.agent_pos = (int(level.agent_pos[0]) + margin, int(level.agent_pos[1]) + margin)
-    return frozenset((x + margin, y + margin) for x, y in known)
-
-
-def _bot_action(level: MiniGridEnv, known: frozenset[Place] | None) -> int:
-    """What the bot would do, or ``BehaviourError``; the level must be its own to change."""
-    if not hasattr(level, "instrs"):
-        raise BehaviourError("no bot")
-    speed_up(level)
-    try:
-        bot = BabyAIBot(level)
-        bot.vis_mask[:] = known is None
-        for place in known or ():
-            bot.vis_mask[place] = True
-        return int(bot.replan())
-    except Exception as error:  # the bot fails by assertions, index errors and its own exceptions alike
-        raise BehaviourError(type(error).__name__) from error
-
-
-def _descriptions(instruction: Any) -> list[Any]:
-    """All object descriptions of an instruction tree."""
-    if instruction is None:
-        return []
-    parts = [_descriptions(getattr(instruction, name, None)) for name in ("instr_a", "instr_b")]
-    own = [getattr(instruction, name) for name in ("desc", "desc_move", "desc_fixed") if hasattr(instruction, name)]
-    return [*own, *parts[0], *parts[1]]
 
 
 def _confidence(level: MiniGridEnv, known: frozenset[Place] | None) -> np.ndarray:

@@ -57,7 +57,8 @@ def room():
     graph = SearchGraph(
         SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)]), seen, actions=MOVES
     )
-    while not graph.exhausted:
+    graph.open(0)
+    while graph.next_cost < np.inf:
         for node in graph.expand(64):
             graph.open(node)
     return graph, seen

@@ -15,11 +15,13 @@ def graph_of(level, seed, **options):
     env = make_level(level)
     observation = reset_level(env, seed)
     root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    return env, SearchGraph(root, SeenMap(observation), **options)
+    graph = SearchGraph(root, SeenMap(observation), **options)
+    graph.open(0)
+    return env, graph
 
 
 def grown(graph, limit=2000, batch=64):
-    while not graph.exhausted and len(graph) < limit:
+    while graph.next_cost < np.inf and len(graph) < limit:
         for node in graph.expand(batch):
             if graph.nodes[node].success < 0.5:
                 graph.open(node)
@@ -99,6 +101,7 @@ def test_putting_an_object_back_is_no_change():
         action = int(rng.choice(MOVES))
         history = history.extended(action, env.step(action)[0])
     graph = SearchGraph(model.rollout_state([history]), SeenMap(history.observation()), actions=INTERACTIONS)
+    graph.open(0)
     new = graph.expand(8)
     picked = next(node for node in new if graph.nodes[node].action == grid.PICKUP)
     assert graph.nodes[picked].key[3] != graph.nodes[0].key[3]

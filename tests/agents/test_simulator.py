@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wmtoolkit.agents.simulator import MARGIN, UNSEEN_CONFIDENCE, SimulatorWorldModel
+from wmtoolkit.agents.level_copies import MARGIN
+from wmtoolkit.agents.simulator import UNSEEN_CONFIDENCE, SimulatorWorldModel
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
