@@ -134,11 +134,15 @@ def test_muon_moves_the_fused_parameters_themselves() -> None:
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    rates = [schedule(step, 100, warmup=0.1, decay=0.5) for step in range(100)]
+    rates = [schedule("wsd", step, 100, warmup=0.1, decay=0.5) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:50] == pytest.approx([1.0] * 41)
     assert rates[-1] == pytest.approx(0.02)
     assert sorted(rates[50:], reverse=True) == rates[50:]
+    cosine = [schedule("cosine", step, 100, warmup=0.1, decay=0.5) for step in range(100)]
+    assert max(cosine) == cosine[9] == 1
+    assert cosine[54] == pytest.approx(0.5)
+    assert cosine[-1] == pytest.approx(0)
 
 
 def test_the_router_and_embeddings_are_trained_by_adamw(tiny: dict) -> None:

@@ -18,10 +18,10 @@ def test_packaged_configs_load(name: str) -> None:
     ("override", "said"),
     [
         ("training.stps=5", "did you mean steps"),
-        ("nonsense.key=1", "known are name, model"),
+        ("nonsense.key=1", "known are version, name"),
         ("training.steps=many", "training.steps"),
         ("training.steps=0", "at least 1"),
-        ("masking.strategy=guess", "known are mixture, forward"),
+        ("masking.strategy=guess", "known are mixture, scheduled, forward"),
         ("masking.mixture.guess=1", "unknown strategy 'guess'"),
         ("masking.full_share=2", "not a share"),
         ("training.mixed_precision=fp8", "auto, bf16, float32"),

@@ -11,6 +11,7 @@ SORTED_MM = "sorted_mm"
 """Name of this implementation for ``experts_implementation=``; the default of our models."""
 
 
+@torch.compiler.disable  # how many tokens an expert gets changes from pass to pass, and would compile anew each time
 def sorted_mm_experts_forward(
     self: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:

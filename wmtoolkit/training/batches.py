@@ -10,8 +10,8 @@ import numpy as np
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import Batch, block_causal_batch, full_attention_batch
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.tokenizer import BEHAVIOUR, WorldTokenizer
-from wmtoolkit.world.trajectory import BEHAVIOURS
+from wmtoolkit.world.tokenizer import BEHAVIOUR, OUTCOME, WorldTokenizer
+from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 
 _TOKENIZER = WorldTokenizer()
 
@@ -21,7 +21,7 @@ class Sampler:
     """Where windows start.
 
     Attributes:
-        batch_size: windows in a batch.
+        batch_size: windows in a block-causal batch; under full attention as many as hold about as many tokens.
         ending_share: share of windows placed so that they hold an episode's end, at a uniform place in the window.
         event_share: the same for pick-ups, drops and toggles that changed something.
         full_share: share of batches with full attention (any-order infilling) instead of block-causal.
@@ -29,6 +29,7 @@ class Sampler:
         full_mixture: the same under full attention.
         behaviour_dropout: share of windows whose behaviour token is hidden.
         mission_share: share of full-attention windows in which words of the mission are hidden.
+        largest_ratio: scales the ratios that the any-order strategies draw.
     """
 
     batch_size: int
@@ -39,6 +40,7 @@ class Sampler:
     behaviour_dropout: float = 0.1
     mission_share: float = 0.3
     event_share: float = 0.0
+    largest_ratio: float = 1.0
 
 
 def draw_batch(
@@ -51,17 +53,27 @@ def draw_batch(
         seed, step, rank: key of the randomness.
     """
     rng = np.random.default_rng((seed, step, rank))
-    episode, start = _starts(frames, sampler, world.recent, rng)
     full = rng.random() < sampler.full_share
-    window = windows.cut(frames, episode, start, world.recent + 1, world)
-    hidden = rng.random(len(episode)) < sampler.behaviour_dropout
+    count = world.span if full else world.recent + 1
+    size = max(1, sampler.batch_size * 2 * world.recent // world.span) if full else sampler.batch_size
+    episode, start = _starts(frames, sampler, size, count - 1, rng)
+    window = windows.cut(frames, episode, start, count, world)
+    hidden = rng.random(size) < sampler.behaviour_dropout
     window.context.ids[hidden, BEHAVIOUR] = _TOKENIZER.mask
-    bot = np.repeat((frames.behaviours[episode] == BEHAVIOURS.index("bot"))[:, None], world.recent + 1, axis=1)
+    bot = np.repeat((frames.behaviours[episode] == BEHAVIOURS.index("bot"))[:, None], count, axis=1)
     if not full:
-        return block_causal_batch(window, masks.draw(sampler.mixture, (len(episode), world.recent), rng), bot, world)
-    drawn = masks.draw(sampler.full_mixture, (len(episode), world.recent + 1), rng)
+        drawn = masks.draw(sampler.mixture, (size, world.recent), rng, largest=sampler.largest_ratio)
+        return block_causal_batch(window, drawn, bot, world)
+    drawn = masks.draw(sampler.full_mixture, (size, count), rng, largest=sampler.largest_ratio, ends=_ends(window))
     mission_target = _hide_words(window, sampler.mission_share, rng)
     return replace(full_attention_batch(window, drawn, bot, world), mission_target=mission_target)
+
+
+def _ends(window: windows.Window) -> masks.Ends:
+    """Where the windows' frames begin and end."""
+    last = window.valid.shape[1] - 1 - window.valid[:, ::-1].argmax(axis=1)
+    outcome = window.ids[np.arange(len(last)), last, OUTCOME] - _TOKENIZER.outcomes.start
+    return masks.Ends(window.valid.argmax(axis=1), last, outcome == Outcome.SUCCESS)
 
 
 def _hide_words(window: windows.Window, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -76,13 +88,15 @@ def _hide_words(window: windows.Window, share: float, rng: np.random.Generator) 
 
 
 def _starts(
-    frames: windows.Frames, sampler: Sampler, count: int, rng: np.random.Generator
+    frames: windows.Frames, sampler: Sampler, size: int, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes and first frames of the windows; a window may overrun the episode's end, or start before it."""
-    size, lengths = sampler.batch_size, frames.lengths
-    anywhere = rng.integers(0, frames.offsets[-1], size)
-    episode = np.searchsorted(frames.offsets, anywhere, side="right") - 1
-    start = anywhere - frames.offsets[episode]
+    """Episodes and first frames of windows of ``count + 1`` frames.
+
+    A window may overrun its episode's end, or start before its first frame.
+    """
+    lengths = frames.lengths
+    episode = np.searchsorted(frames.chances, rng.random(size), side="right")
+    start = rng.integers(0, lengths[episode])
     # The last frame is no base: it starts a dream instead, a window without a past.
     start = np.where(start == lengths[episode] - 1, -1, start)
     # Endings and events are rare and matter: some windows are placed to hold one, at any of their places.

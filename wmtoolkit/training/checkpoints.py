@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import checkpoint
@@ -30,13 +31,15 @@ def save_step(
     step: int,
     network: WorldNetwork,
     optimizers: dict[str, torch.optim.Optimizer],
+    average: AveragedModel | None,
     numbers: dict[str, Any],
     facts: dict[str, Any],
-    keep_last: int,
+    keep: int,
 ) -> Path:
-    """Write ``step-NNNNNNN`` under ``folder`` and remove all but the last ``keep_last``.
+    """Write ``step-NNNNNNN`` under ``folder`` and remove all but the last ``keep``.
 
     Args:
+        average: the moving average of the weights, if there is one.
         numbers: JSON-able state beside the step, e.g. the best validation NLL so far.
 
     Raises:
@@ -47,6 +50,7 @@ def save_step(
     try:
         checkpoint.save(network, temporary, {**facts, "steps": step})
         tensors, rest = _flatten(optimizers)
+        tensors |= _averaged(average)
         save_file(tensors, temporary / _STATE)
         (temporary / _NUMBERS).write_text(json.dumps({"step": step, **numbers, "optimizers": rest}), encoding="utf-8")
         for name in (_STATE, _NUMBERS):
@@ -59,13 +63,18 @@ def save_step(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in step_folders(folder)[:-keep_last]:
+    for old in step_folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
-def load_step(path: Path, network: WorldNetwork, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Any]:
-    """Read a checkpoint into a network and its optimisers, in place; returns the numbers saved with it."""
+def load_step(
+    path: Path,
+    network: WorldNetwork,
+    optimizers: dict[str, torch.optim.Optimizer],
+    average: AveragedModel | None = None,
+) -> dict[str, Any]:
+    """Read a checkpoint into a network, its optimisers and its average, in place; returns the numbers saved with it."""
     loaded, _ = checkpoint.load(path)
     try:
         with torch.no_grad():
@@ -76,11 +85,21 @@ def load_step(path: Path, network: WorldNetwork, optimizers: dict[str, torch.opt
         tensors = load_file(path / _STATE)
         for name, optimizer in optimizers.items():
             _restore(optimizer, tensors, numbers["optimizers"][name], name)
+        for name, value in _averaged(average).items():
+            value.copy_(tensors[name])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"training checkpoint {path} cannot be read ({error}); remove it to resume from the one before"
         ) from error
     return numbers
+
+
+def _averaged(average: AveragedModel | None) -> dict[str, torch.Tensor]:
+    """The averaged parameters and how often they were updated, as they are, not copied."""
+    if average is None:
+        return {}
+    values = {f"average.{name}": value.detach() for name, value in average.module.named_parameters()}
+    return {**values, "average.updates": average.n_averaged}
 
 
 def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

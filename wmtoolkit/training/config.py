@@ -15,8 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.world import masks
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.masks import STRATEGIES
+
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is collected when no ``--data`` is given."""
+    """What is collected when no ``--data`` is given; ``max_steps`` cuts episodes after so many actions (0: never)."""
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     episodes: int = 1000
     policy: str = "mix"
+    max_steps: int = 0
     seed: int = 0
 
 
@@ -67,9 +70,12 @@ class MaskingConfig:
     """What is hidden.
 
     Attributes:
-        strategy: ``mixture``, or one strategy of ``world.masks`` for every block.
+        strategy: ``mixture``, ``scheduled``, or one strategy of ``world.masks`` for every block.
         mixture: share of each strategy in block-causal batches, when the strategy is ``mixture``.
-        full_mixture: the same in batches with full attention.
+        full_mixture: the same in batches with full attention, where ``goal`` may be one of them.
+        first_mixture, first_ratio, curriculum: with ``scheduled``, block-causal batches start from this mixture and
+            the ratios of all any-order strategies from this scale; both move linearly to ``mixture`` and to 1 over
+            this share of the steps.
         full_share: share of batches with full attention.
         ending_share: share of windows that hold an episode's end.
         event_share: share of windows that hold a pick-up, drop or toggle that changed something.
@@ -82,26 +88,45 @@ class MaskingConfig:
         default_factory=lambda: {"forward": 0.60, "outcome": 0.22, "cell": 0.09, "attribute": 0.05, "inverse": 0.04}
     )
     full_mixture: dict[str, float] = field(
-        default_factory=lambda: {"cell": 0.45, "attribute": 0.25, "inverse": 0.15, "forward": 0.15}
+        default_factory=lambda: {
+            "goal": 0.35,
+            "cell": 0.20,
+            "attribute": 0.15,
+            "belief": 0.10,
+            "inverse": 0.10,
+            "forward": 0.10,
+        }
     )
-    full_share: float = 0.1
+    first_mixture: dict[str, float] = field(default_factory=lambda: {"cell": 1.0})
+    first_ratio: float = 0.2
+    curriculum: float = 0.5
+    full_share: float = 0.15
     ending_share: float = 0.25
     event_share: float = 0.25
     mission_share: float = 0.3
     behaviour_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.strategy != "mixture" and self.strategy not in STRATEGIES:
-            known = ", ".join(("mixture", *STRATEGIES))
+        if self.strategy not in ("mixture", "scheduled", *masks.NAMES):
+            known = ", ".join(("mixture", "scheduled", *masks.NAMES))
             raise UserError(f"masking.strategy is {self.strategy!r}; known are {known}")
-        for name in ("mixture", "full_mixture"):
+        if self.strategy == masks.GOAL and self.full_share < 1:
+            raise UserError("masking.strategy goal asks backwards in time: it needs masking.full_share=1")
+        for name, known_names in (
+            ("mixture", tuple(masks.STRATEGIES)),
+            ("first_mixture", tuple(masks.STRATEGIES)),
+            ("full_mixture", masks.NAMES),
+        ):
             shares = getattr(self, name)
-            unknown = set(shares) - set(STRATEGIES)
+            unknown = set(shares) - set(known_names)
             if unknown:
-                raise UserError(f"masking.{name}: unknown strategy {min(unknown)!r}; known are {', '.join(STRATEGIES)}")
+                raise UserError(
+                    f"masking.{name}: unknown strategy {min(unknown)!r}; known are {', '.join(known_names)}"
+                )
             if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
                 raise UserError(f"masking.{name}: shares must be at least 0 and not all 0")
-        for name in ("full_share", "ending_share", "event_share", "mission_share", "behaviour_dropout"):
+        shares_of_all = ("full_share", "ending_share", "event_share", "mission_share", "behaviour_dropout")
+        for name in (*shares_of_all, "first_ratio", "curriculum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")
         if self.ending_share + self.event_share > 1:
@@ -129,11 +154,16 @@ class TrainingConfig:
     Attributes:
         steps: optimiser steps; batch_size: windows a step, over all processes.
         learning_rate: of AdamW (embeddings, norms, router); muon_learning_rate: of Muon (hidden matrices).
-        warmup, decay: shares of the steps in which the rate rises, and falls to 0.
+        schedule: ``wsd`` (warm-up, stable, linear decay to 0) or ``cosine``.
+        warmup, decay: shares of the steps in which the rate rises and, with ``wsd``, falls to 0.
         gradient_clip: largest gradient norm.
+        accumulation: parts a process computes its share of a batch in, one after the other, to save memory.
+        ema: decay a step of the moving average of the weights, which is what is validated and kept; 0 for none.
         mixed_precision: ``bf16``, ``float32``, or ``auto``: bf16 where the processor computes it natively.
+        compile: let torch.compile build the network's layers: minutes at the start, then about a quarter faster.
         checkpoint_every, keep_last: steps between checkpoints, and how many of them are kept.
         validation_windows: windows on which the validation NLL is taken, with every checkpoint.
+        patience: stop after so many checkpoints without a better validation NLL; 0 for never.
     """
 
     steps: int = 1000
@@ -142,22 +172,33 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     muon_learning_rate: float = 0.02
     weight_decay: float = 0.0
+    schedule: str = "wsd"
     warmup: float = 0.04
     decay: float = 0.75
     gradient_clip: float = 1.0
+    accumulation: int = 1
+    ema: float = 0.0
     mixed_precision: str = "auto"
     compile: bool = False
     checkpoint_every: int = 200
     keep_last: int = 2
     validation_windows: int = 512
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "keep_last", "validation_windows"):
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "keep_last", "validation_windows"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "muon_learning_rate", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("warmup", "decay", "ema"):
+            if not 0 <= getattr(self, name) <= 1 or (name == "ema" and self.ema == 1):
+                raise UserError(f"training.{name} is {getattr(self, name)}, not from 0 to 1")
+        if self.patience < 0:
+            raise UserError(f"training.patience is {self.patience}; it must be at least 0")
+        if self.schedule not in ("wsd", "cosine"):
+            raise UserError(f"training.schedule is {self.schedule!r}; known are wsd, cosine")
         if self.mixed_precision not in ("auto", "bf16", "float32"):
             raise UserError(f"training.mixed_precision is {self.mixed_precision!r}; known are auto, bf16, float32")
 
@@ -172,8 +213,9 @@ class LoggingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One training."""
+    """One training. ``version`` is that of these keys and their meaning."""
 
+    version: int = VERSION
     name: str = "custom"
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
@@ -182,6 +224,13 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise UserError(
+                f"the config is of version {self.version}, this toolkit reads version {VERSION}; "
+                "use the toolkit that wrote it, or write the config anew"
+            )
 
 
 def packaged_configs() -> list[str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from torch import nn
 
 from wmtoolkit.data import open_store
 from wmtoolkit.data.collection import collect
@@ -26,9 +27,12 @@ from wmtoolkit.progress import progress
 from wmtoolkit.training.batches import Sampler, draw_batch
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
 from wmtoolkit.training.config import Config, write_config
-from wmtoolkit.training.objective import KINDS, MaskedReconstruction, weigh
-from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, schedule
+from wmtoolkit.training.curriculum import curriculum
+from wmtoolkit.training.log import Log, Throughput
+from wmtoolkit.training.objective import KINDS, MaskedReconstruction, Weights, weigh
+from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, moving_average, schedule
 from wmtoolkit.world import checkpoint, masks, windows
+from wmtoolkit.world.batching import Batch
 from wmtoolkit.world.likelihood import target_log_probs
 from wmtoolkit.world.network import WorldNetwork, native_bf16
 from wmtoolkit.world.tokenizer import BLOCK
@@ -86,71 +90,78 @@ def train(
     if init is not None:
         _start_from(network, init)
     module = MaskedReconstruction(network)
-    if config.training.compile:
-        network.llada2.model.compile()
     network.to(accelerator.device)
     network.bf16_inference = accelerator.mixed_precision == "bf16"
+    average = moving_average(network, config.training.ema) if config.training.ema else None
+    judged = network if average is None else cast(WorldNetwork, average.module)  # what is validated and kept
+    if config.training.compile:
+        network.llada2.model.compile(dynamic=False)  # batches are of two shapes
     optimizers = make_optimizers(network, config)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
-    numbers: dict[str, Any] = {"step": 0, "best": math.inf, "seconds": 0.0}
+    numbers: dict[str, Any] = {"step": 0, "best": math.inf, "seconds": 0.0, "without_gain": 0}
     if resume and (found := step_folders(out / "checkpoints")):
-        numbers = load_step(found[-1], network, optimizers)
+        numbers = load_step(found[-1], network, optimizers, average)
     wrapped = accelerator.prepare(module)
     facts = {"levels": sorted(store.level_ids), "data": store.fingerprint, "config": config.name}
-    log = _Log(accelerator, out, config, int(numbers["step"]))
-    sampler = make_sampler(config)
+    log = Log(accelerator, out, config, int(numbers["step"]))
+    low_precision = accelerator.mixed_precision == "bf16"
+    speed = Throughput(network, accelerator.num_processes, torch.bfloat16 if low_precision else torch.float32)
     spent = float(numbers["seconds"])
     steps, began = config.training.steps, time.perf_counter()
 
     def save(step: int) -> None:
+        """Validate and write a checkpoint; the main process's work."""
         seconds = spent + time.perf_counter() - began
-        if not main:
-            return
-        value = validation_nll(network, validation, config.training.validation_windows)
+        value = validation_nll(judged, validation, config.training.validation_windows)
         log.write(step, {"validation_nll_per_step": value, "seconds": seconds})
-        best = min(numbers["best"], value)
-        state = {"best": best, "seconds": seconds}
+        improved = value <= numbers["best"]
+        numbers["without_gain"] = 0 if improved else numbers["without_gain"] + 1
+        numbers["best"] = min(numbers["best"], value)
+        state = {"best": numbers["best"], "seconds": seconds, "without_gain": numbers["without_gain"]}
         (out / "checkpoints").mkdir(exist_ok=True)
-        save_step(out / "checkpoints", step, network, optimizers, state, facts, config.training.keep_last)
-        if value <= numbers["best"]:
-            checkpoint.save(network, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
-        numbers["best"] = best
+        save_step(out / "checkpoints", step, network, optimizers, average, state, facts, keep=config.training.keep_last)
+        if improved:
+            checkpoint.save(judged, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
 
-    with _interruptible() as interrupted, progress("train", steps, numbers["step"]) as bar:
-        tokens = 0
-        for step in range(int(numbers["step"]), steps):
-            factor = schedule(step, steps, config.training.warmup, config.training.decay)
+    done = int(numbers["step"])
+    with _interruptible() as interrupted, progress("train", steps, done) as bar:
+        for step in range(done, steps):
+            options = config.training
+            factor = schedule(options.schedule, step, steps, options.warmup, options.decay)
             for name, optimizer in optimizers.items():
                 optimizer.param_groups[0]["lr"] = rates[name] * factor
-            batch = draw_batch(frames, sampler, config.world, config.training.seed, step)
+            batch = draw_batch(frames, make_sampler(config, step), config.world, options.seed, step)
             weights = weigh(batch, config.loss)
-            share = _share(len(batch.given), accelerator)
-            tokens += batch.tokens.ids.size
-            with accelerator.autocast():
-                total, parts = wrapped(batch.rows(share), weights.rows(share))
-                # Each process holds a part of the sum; DDP averages gradients, hence the factor.
-                loss = total * (accelerator.num_processes / max(weights.total, 1e-6))
-            if not torch.isfinite(loss.detach()):
-                raise UserError(_not_finite(out, config, step))
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(network.parameters(), config.training.gradient_clip)
-            if not torch.isfinite(torch.as_tensor(norm)):
-                raise UserError(_not_finite(out, config, step))
+            if weights.total == 0:
+                raise UserError(
+                    f"nothing is asked in the batch of step {step + 1}: no hidden token has a weight in the loss; "
+                    "raise the share of masks that hide something (masking.mixture) or the weights (loss.*)"
+                )
+            speed.add(batch)
+            loss, parts = _backward(accelerator, wrapped, batch, weights, options.accumulation)
+            norm = accelerator.clip_grad_norm_(network.parameters(), options.gradient_clip)
+            if not (torch.isfinite(loss) and torch.isfinite(torch.as_tensor(norm))):
+                raise UserError(_not_finite(out, config, step, batch))
             for optimizer in optimizers.values():
                 optimizer.step()
             network.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(network)
             done = step + 1
             if done % config.logging.every == 0 or done == steps:
-                speed = tokens / (time.perf_counter() - began)
                 line = _gathered(accelerator, loss, parts)
-                line |= {"learning_rate_factor": factor, "gradient_norm": float(norm), "tokens_per_second": speed}
+                line |= {"learning_rate_factor": factor, "gradient_norm": float(norm), **speed.line()}
                 log.write(done, line)
-                bar.advance(0, f"loss {line['loss']:.4f}, {speed:,.0f} tokens/s")
+                bar.advance(0, f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s")
             bar.advance()
             stop = accelerator.reduce(torch.tensor(float(interrupted())), "max").item() > 0
-            if done % config.training.checkpoint_every == 0 or done == steps or stop:
-                save(done)
+            if done % options.checkpoint_every == 0 or done == steps or stop:
+                if main:
+                    save(done)
                 accelerator.wait_for_everyone()
+                patient = numbers["without_gain"] < options.patience or not options.patience
+                if accelerator.reduce(torch.tensor(float(not patient)), "max").item() > 0:
+                    break
             if stop and done < steps:
                 log.close()
                 raise KeyboardInterrupt(
@@ -159,23 +170,55 @@ def train(
                 )
     log.close()
     return {
-        "step": steps,
+        "step": done,
         "best_validation_nll": numbers["best"],
         "seconds": spent + time.perf_counter() - began,
         "checkpoint": str(out / "checkpoint"),
     }
 
 
-def make_sampler(config: Config) -> Sampler:
-    """The sampler that a config describes."""
+def _backward(
+    accelerator: Accelerator, module: nn.Module, batch: Batch, weights: Weights, parts: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Gradients of this process's share of a batch, in some parts; its loss, and (2,) sums and counts by kind."""
+    size, count = len(batch.given), accelerator.num_processes
+    if size < count * parts:
+        raise UserError(
+            f"a batch of {size} windows cannot be divided among {count} processes in {parts} parts; raise "
+            "training.batch_size"
+        )
+    edges = [size * (accelerator.process_index * parts + part) // (count * parts) for part in range(parts + 1)]
+    loss = torch.zeros((), device=accelerator.device)
+    sums: dict[str, torch.Tensor] = {}
+    for low, high in itertools.pairwise(edges):
+        # DDP averages gradients over processes, each of which holds a part of the sum: hence the factor.
+        last = high == edges[-1]
+        with nullcontext() if last else accelerator.no_sync(module):
+            with accelerator.autocast():
+                total, kinds = module(batch.rows(slice(low, high)), weights.rows(slice(low, high)))
+                part_loss = total * (count / weights.total)
+            accelerator.backward(part_loss)
+        loss += part_loss.detach()
+        for kind, value in kinds.items():
+            sums[kind] = sums.get(kind, 0) + value
+    return loss, sums
+
+
+def make_sampler(config: Config, step: int = 0) -> Sampler:
+    """The sampler that a config describes for a step."""
     masking = config.masking
-    single = {masking.strategy: 1.0}
+    mixture, full_mixture, ratio = masking.mixture, masking.full_mixture, 1.0
+    if masking.strategy == "scheduled":
+        mixture, ratio = curriculum(masking, step / config.training.steps)
+    elif masking.strategy != "mixture":
+        mixture = full_mixture = {masking.strategy: 1.0}
     return Sampler(
         batch_size=config.training.batch_size,
         ending_share=masking.ending_share,
         full_share=masking.full_share,
-        mixture=masking.mixture if masking.strategy == "mixture" else single,
-        full_mixture=masking.full_mixture if masking.strategy == "mixture" else single,
+        mixture=mixture,
+        full_mixture=full_mixture,
+        largest_ratio=ratio,
         behaviour_dropout=masking.behaviour_dropout,
         mission_share=masking.mission_share,
         event_share=masking.event_share,
@@ -231,6 +274,7 @@ def _own_data(config: Config, out: Path, workers: int, accelerator: Accelerator)
                 level,
                 config.data.episodes,
                 policy=config.data.policy,
+                max_steps=config.data.max_steps or None,
                 seed=config.data.seed,
                 workers=workers,
                 out=path,
@@ -263,14 +307,6 @@ def _start_from(network: WorldNetwork, init: Path) -> None:
     network.load_state_dict(source)
 
 
-def _share(size: int, accelerator: Accelerator) -> slice:
-    """This process's rows of a batch."""
-    count = accelerator.num_processes
-    if size % count:
-        raise UserError(f"training.batch_size {size} cannot be divided among {count} processes")
-    return slice(accelerator.process_index * size // count, (accelerator.process_index + 1) * size // count)
-
-
 def _gathered(accelerator: Accelerator, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> dict[str, float]:
     """Loss, and cross-entropy by kind in nats a token, over all processes."""
     zero = torch.zeros(2, device=loss.device)
@@ -283,12 +319,13 @@ def _gathered(accelerator: Accelerator, loss: torch.Tensor, parts: dict[str, tor
     return line
 
 
-def _not_finite(out: Path, config: Config, step: int) -> str:
-    """Note which batch it was, for whoever looks into it, and say so."""
+def _not_finite(out: Path, config: Config, step: int, batch: Batch) -> str:
+    """Keep the batch for whoever looks into it, and say so."""
     write_json(out / "not_finite.json", {"seed": config.training.seed, "step": step, "config": asdict(config)})
+    np.savez(out / "not_finite.npz", tokens=batch.tokens.ids, given=batch.given, target=batch.target, valid=batch.valid)
     return (
-        f"the loss is not finite at step {step + 1}; the batch is named in {out / 'not_finite.json'} and the last "
-        "checkpoint is intact: resume with a lower learning rate, e.g. --set training.muon_learning_rate=0.01"
+        f"the loss is not finite at step {step + 1}; the batch is in {out / 'not_finite.npz'} and the last checkpoint "
+        "is intact: resume with a lower learning rate, e.g. --set training.muon_learning_rate=0.01"
     )
 
 
@@ -313,51 +350,3 @@ def _interruptible() -> Iterator[Any]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Log:
-    """metrics.jsonl and Accelerate's trackers, from the main process only."""
-
-    def __init__(self, accelerator: Accelerator, out: Path, config: Config, step: int) -> None:
-        self.accelerator, self.path = accelerator, out / "metrics.jsonl"
-        if accelerator.is_main_process:
-            self._cut(step)
-            self.file = self.path.open("a", encoding="utf-8")
-        flat = {key: value for key, value in _flat(asdict(config)) if isinstance(value, int | float | str | bool)}
-        if config.logging.trackers:
-            accelerator.init_trackers("wmtoolkit", config=flat)
-
-    def _cut(self, step: int) -> None:
-        """Drop what a killed run wrote after its last checkpoint: it comes again."""
-        if not self.path.is_file():
-            return
-        lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                kept = json.loads(line)["step"] <= step
-            except (ValueError, KeyError, TypeError):
-                continue
-            if kept:
-                lines.append(line + "\n")
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, self.path)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            self.file.write(json.dumps({"step": step, **values}) + "\n")
-            self.file.flush()
-        self.accelerator.log(values, step=step)
-
-    def close(self) -> None:
-        self.accelerator.end_training()
-        if self.accelerator.is_main_process:
-            self.file.close()
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

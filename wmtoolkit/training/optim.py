@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wmtoolkit.llada2.modeling import LLaDA2MoeAttention, LLaDA2MoeExperts
 from wmtoolkit.world.network import WorldNetwork
@@ -64,18 +65,19 @@ def hidden_matrices(network: WorldNetwork) -> Iterator[Matrix]:
                 yield module.weight, whole
 
 
-def schedule(step: int, steps: int, warmup: float, decay: float, floor: float = 0.0) -> float:
-    """Warm-up, stable, decay: factor on the learning rate, linear up over ``warmup``·steps, down over the last
-    ``decay``·steps to ``floor``."""
+def schedule(name: str, step: int, steps: int, warmup: float, decay: float) -> float:
+    """Factor on the learning rate.
+
+    Linear up over ``warmup``·steps; then ``wsd``: stable, and linear down to 0 over the last ``decay``·steps;
+    ``cosine``: half a cosine down to 0.
+    """
     progress = (step + 1) / steps
     up = min(1.0, progress / warmup) if warmup > 0 else 1.0
-    down = min(1.0, (1.0 - step / steps) / decay) if decay > 0 else 1.0
-    return min(up, floor + (1.0 - floor) * down)
+    if name == "cosine":
+        return up * 0.5 * (1 + math.cos(math.pi * max(0.0, progress - warmup) / max(1e-9, 1 - warmup)))
+    return min(up, (1.0 - step / steps) / decay) if decay > 0 else up
 
 
-def cosine(step: int, steps: int, warmup: float, floor: float = 0.0) -> float:
-    """Warm-up, then half a cosine to ``floor``."""
-    progress = (step + 1) / steps
-    if progress < warmup:
-        return progress / warmup
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1e-9, 1 - warmup)))
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the trained parameters; ``update_parameters`` after each step."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))

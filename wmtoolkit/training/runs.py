@@ -52,7 +52,7 @@ def dry_run_report(config: Config) -> dict[str, Any]:
     for _ in range(2):
         began = time.perf_counter()
         network.llada2.model(
-            inputs_embeds=hidden, position_ids=torch.zeros(3, *hidden.shape[:2])
+            inputs_embeds=hidden, position_ids=torch.zeros(network.llada2.config.rope_axes, *hidden.shape[:2])
         ).last_hidden_state.sum().backward()
         seconds.append(time.perf_counter() - began)
     document = {

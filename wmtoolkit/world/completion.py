@@ -72,7 +72,7 @@ def complete(
         raise UserError(f"{len(trajectories)} trajectories need as many masks, not {len(visible)}")
     pairs = zip(trajectories, visible, strict=True)
     lanes = [_Lane(trajectory, seen, number) for number, (trajectory, seen) in enumerate(pairs)]
-    size = network.world.recent + 1
+    size = min(network.world.span, max(2, *(len(lane.ids) - 1 for lane in lanes)))
     for start in range(0, max(len(lane.ids) - 1 for lane in lanes), size - 1):
         active = [lane for lane in lanes if start == 0 or len(lane.ids) - 1 > start + 1]
         if active:

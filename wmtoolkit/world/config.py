@@ -17,7 +17,8 @@ class WorldConfig:
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
         memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
-        recent: number of newest frames kept whole; training supervises as many steps in each window.
+        recent: number of newest frames kept whole; training supervises as many steps in each block-causal window.
+        span: frames in a window under full attention, so at most ``span - 1`` steps lie between a frame and its goal.
     """
 
     compositional: bool = True
@@ -25,12 +26,16 @@ class WorldConfig:
     action_features: bool = True
     axes: bool = True
     egomotion: bool = True
-    memory: int = 52
+    memory: int = 60
     recent: int = 3
+    span: int = 12
 
     def __post_init__(self) -> None:
-        if self.memory < 0 or self.recent < 1:
-            raise ValueError(f"world: memory {self.memory} must be at least 0 and recent {self.recent} at least 1")
+        if self.memory < 0 or self.recent < 1 or self.span < 2:
+            raise ValueError(
+                f"world: memory {self.memory} must be at least 0, recent {self.recent} at least 1 and span {self.span} "
+                "at least 2"
+            )
         if self.egomotion and not self.axes:
             raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
         if self.memory and not self.egomotion:

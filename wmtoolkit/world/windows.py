@@ -30,7 +30,7 @@ class Frames:
         positions: (N, 2) dead-reckoned, (0, 0) at each start.
         offsets: (E+1,) int64 first frame of each episode, and N.
         missions: (E, 52) int64 mission blocks, behaviour included.
-        behaviours: (E,) index into ``BEHAVIOURS``.
+        behaviours: (E,) index into ``BEHAVIOURS``; levels: (E,) a number for each level.
     """
 
     images: np.ndarray
@@ -41,11 +41,24 @@ class Frames:
     offsets: np.ndarray
     missions: np.ndarray
     behaviours: np.ndarray
+    levels: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
         """(E,) frames of each episode, T+1."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def mission_length(self) -> int:
+        """Tokens that the longest mission takes; all windows get as many, so that batches are of one shape."""
+        return int((self.missions != _TOKENIZER.pad).sum(axis=1).max())
+
+    @cached_property
+    def chances(self) -> np.ndarray:
+        """(E,) float64, cumulative: the chance of each episode if all levels, and in a level all frames, are alike."""
+        level = np.unique(self.levels, return_inverse=True)[1]
+        share = self.lengths / np.bincount(level, weights=self.lengths)[level]
+        return np.cumsum(share) / share.sum()
 
     @cached_property
     def ended(self) -> np.ndarray:
@@ -74,6 +87,7 @@ class Frames:
             offsets=np.append(0, np.cumsum(lengths)),
             missions=missions,
             behaviours=missions[:, 0] - _TOKENIZER.behaviours.start,
+            levels=np.unique([item.level or "" for item in trajectories], return_inverse=True)[1],
         )
 
     @classmethod
@@ -90,6 +104,7 @@ class Frames:
             offsets=np.asarray(store.offsets, dtype=np.int64),
             missions=missions,
             behaviours=np.asarray(store.behaviours),
+            levels=np.asarray(store.levels),
         )
 
     @classmethod
@@ -135,7 +150,7 @@ def cut(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int, worl
     ids = _TOKENIZER.step_blocks(
         frames.images[index], frames.directions[index], frames.actions[index], frames.outcomes[index]
     )
-    mission = context = mission_tokens(frames.missions[episode])
+    mission = context = mission_tokens(frames.missions[episode], frames.mission_length)
     if world.memory:
         context = joined(mission, _memory(frames, episode, start, world.memory))
     return Window(
