@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeForCausalLM, LLaDA2MoeModel
@@ -201,6 +201,19 @@ def test_a_gathered_state_dict_can_be_saved(make_model, tmp_path):
     model, other = make_model(), make_model(seed=9)
     model.save_pretrained(tmp_path, state_dict=other.state_dict())
     assert same(LLaDA2MoeForCausalLM.from_pretrained(tmp_path).state_dict(), other.state_dict())
+
+
+def test_transformers_trainer_trains_it_and_its_checkpoint_is_the_originals(model, ids, tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, save_steps=2, learning_rate=1e-2, use_cpu=True, report_to=[]
+    )
+    before = model(ids, labels=ids).loss
+    Trainer(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in ids]).train()
+    model.eval()
+    assert model(ids, labels=ids).loss < before
+    folder = tmp_path / "checkpoint-2"
+    assert stored(folder).keys() == expected_tensors(model.config, "separate").keys()
+    assert torch.equal(LLaDA2MoeForCausalLM.from_pretrained(folder)(ids).logits, model(ids).logits)
 
 
 def test_loading_and_saving_are_silent(model, tmp_path):

@@ -1,11 +1,16 @@
 import json
+import re
 import warnings
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig
 
 from wmtoolkit.errors import UserError
-from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM
+from wmtoolkit.llada2.layouts import expected_tensors, from_fused
 from wmtoolkit.llada2.released import RELEASED, released_config
 
 
@@ -21,9 +26,9 @@ def test_every_field_of_a_released_config_is_written_back_as_it_was(tmp_path, na
     assert type(config) is LLaDA2MoeConfig
     saved = json.loads((tmp_path / "saved" / "config.json").read_text())
     del saved["transformers_version"], original["transformers_version"]
-    # the only addition: class arguments that the file leaves to their defaults
+    # the only additions: class arguments that the file leaves to their defaults
     assert {key: saved[key] for key in original} == original
-    assert saved.keys() - original.keys() == {"sliding_window"}
+    assert saved.keys() - original.keys() == {"sliding_window", "use_qk_norm"}
 
 
 def test_reading_the_same_folder_through_the_class_gives_the_same(tmp_path, caplog):
@@ -44,10 +49,14 @@ def test_omitted_fields_take_the_defaults_of_the_original_class():
         "num_attention_heads": 16,
         "hidden_act": "silu",
         "use_qkv_bias": False,
+        "use_qk_norm": False,
         "use_bias": True,
         "rms_norm_eps": 1e-5,
+        "norm_head": False,
         "tie_word_embeddings": False,
+        "embedding_dropout": 0.1,
         "attention_dropout": 0.1,
+        "output_dropout": 0.1,
         "initializer_range": 0.02,
         "max_position_embeddings": 16384,
         "rope_theta": 10000.0,
@@ -75,8 +84,6 @@ def test_omitted_fields_take_the_defaults_of_the_original_class():
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_both_names_of_the_type_are_read(name):
-    import torch
-
     config = LLaDA2MoeConfig(**{name: "bfloat16"})
     assert config.dtype == config.torch_dtype == torch.bfloat16
     assert config.to_dict()["torch_dtype"] == "bfloat16"
@@ -102,7 +109,9 @@ def test_rotary_fields_folded_by_newer_transformers_are_unfolded():
         ({"rope_theta": "big"}, "rope_theta must be float"),
         ({"use_bias": 1}, "use_bias must be bool"),
         ({"rope_scaling": 2.0}, "rope_scaling must be dict"),
+        ({"rope_parameters": 2.0}, "rope_parameters must be dict"),
         ({"torch_dtype": "bfloat17"}, "dtype"),
+        ({"torch_dtype": "int8"}, "dtype"),
         ({"model_type": "llama"}, "model_type"),
     ],
 )
@@ -114,8 +123,17 @@ def test_a_field_that_is_unknown_or_of_the_wrong_type_is_named(tmp_path, fields,
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "llada2_moe", **fields}))
         with pytest.raises(UserError) as failure:
             LLaDA2MoeConfig.from_pretrained(tmp_path)
-        assert str(tmp_path) in str(failure.value)
+        assert str(tmp_path / "config.json") in str(failure.value)
         assert named in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\xff"])
+def test_a_file_that_holds_no_fields_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "config.json"))):
+        LLaDA2MoeConfig.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        LLaDA2MoeConfig.from_pretrained(tmp_path, subfolder="nowhere")
 
 
 def test_ignored_and_generic_fields_are_kept():
@@ -128,18 +146,66 @@ def test_ignored_and_generic_fields_are_kept():
     ("changes", "named"),
     [
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"num_attention_heads": 0, "num_key_value_heads": 0, "head_dim": None}, "num_attention_heads"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"head_dim": -2}, "head_dim"),
+        ({"rope_theta": 0}, "rope_theta"),
+        ({"n_group": 0}, "n_group"),
         ({"n_group": 3}, "n_group"),
         ({"n_group": 8}, "n_group"),
         ({"topk_group": 5}, "topk_group"),
+        ({"num_experts": 0}, "num_experts"),
         ({"num_experts_per_tok": 5}, "num_experts_per_tok"),
+        ({"num_shared_experts": -1}, "num_shared_experts"),
+        ({"first_k_dense_replace": -1}, "first_k_dense_replace"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"pad_token_id": 50}, "pad_token_id"),
         ({"hidden_act": "wiggle"}, "hidden_act"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling"),
         ({"partial_rotary_factor": 0.25}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": 2.0}, "partial_rotary_factor"),
     ],
 )
 def test_a_network_that_cannot_be_built_names_the_field(make_model, changes, named):
-    with pytest.raises(UserError, match=named):
+    with pytest.raises(UserError, match=f"config field {named} "):
         make_model(**changes)
+
+
+SIZES = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_experts",
+    "num_experts_per_tok",
+    "num_shared_experts",
+    "n_group",
+    "topk_group",
+    "moe_intermediate_size",
+    "intermediate_size",
+    "first_k_dense_replace",
+    "pad_token_id",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(SIZES), st.integers(-1, 9), max_size=4), st.floats(-0.5, 1.5))
+def test_a_config_is_refused_or_its_network_runs(make_config, changes, factor):
+    try:
+        config = make_config(**{"pad_token_id": 0, **changes}, partial_rotary_factor=factor)
+        model = LLaDA2MoeForCausalLM(config)
+    except UserError as failure:
+        refused = str(failure)
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.startswith("config field ")
+        return
+    ids = torch.arange(3)[None] % config.vocab_size
+    assert model(ids).logits.isfinite().all()
+    assert {k: tuple(t.shape) for k, t in from_fused(model.state_dict(), "merged").items()} == expected_tensors(
+        config, "merged"
+    )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wmtoolkit.llada2 import additive_mask, block_causal_mask, training_mask_2l
+from wmtoolkit.llada2 import BlockCache, additive_mask, block_causal_mask, training_mask_2l
 
 
 @pytest.mark.parametrize(("length", "block"), [(8, 4), (10, 4), (6, 1), (5, 8)])
@@ -98,6 +98,37 @@ def test_rows_that_may_see_nothing_give_no_nan(make_model, attention, ids, dtype
         if torch.is_grad_enabled():
             out.loss.backward()
             assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["bool", "additive"])
+def test_a_row_that_may_see_nothing_sees_itself_alone(make_model, attention, ids, kind):
+    """Or what is hidden would reach the rows that see it."""
+    allowed = torch.ones(1, 1, 12, 12, dtype=torch.bool)
+    allowed[..., 5, :] = False  # token 5 sees nothing, all but 7 see it
+    allowed[..., 7] = False  # nobody sees token 7
+    alone = allowed.clone()
+    alone[..., 5, 5] = True
+    if kind == "additive":
+        allowed = torch.zeros(1, 1, 12, 12).masked_fill(~allowed, float("-inf"))
+    model = make_model()
+    model.set_attn_implementation(attention)
+    out = model(ids, attention_mask=allowed).logits
+    torch.testing.assert_close(out, make_model()(ids, attention_mask=alone).logits, atol=1e-5, rtol=0)
+    changed = ids.clone()
+    changed[:, 7] = (changed[:, 7] + 1) % 40
+    others = torch.arange(12) != 7
+    torch.testing.assert_close(model(changed, attention_mask=allowed).logits[:, others], out[:, others])
+
+
+def test_behind_a_cache_the_own_keys_are_the_last(model, ids):
+    cache = BlockCache()
+    model(ids[:, :8], past_key_values=cache)
+    blind = torch.zeros(1, 1, 4, 12, dtype=torch.bool)
+    own = blind.clone()
+    own[..., 8:] = torch.eye(4, dtype=torch.bool)
+    cache.writing = False
+    expected = model(ids[:, 8:], attention_mask=own, past_key_values=cache).logits
+    torch.testing.assert_close(model(ids[:, 8:], attention_mask=blind, past_key_values=cache).logits, expected)
 
 
 def test_a_padded_row_does_not_disturb_the_others(make_model, ids):

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
 
-from wmtoolkit.llada2 import LLaDA2MoeForCausalLM
+from wmtoolkit.llada2 import LLaDA2MoeForCausalLM, block_causal_mask
 from wmtoolkit.llada2.layouts import from_fused
 
 
@@ -41,7 +40,7 @@ def attention(rows, w, prefix, positions, allowed, config):
     n, k, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     queries, keys, values = [], [], []
     for x, position in zip(rows, positions, strict=True):
-        heads = (w[f"{prefix}.query_key_value.weight"] @ x).view(n + 2 * k, d)
+        heads = (w[f"{prefix}.query_key_value.weight"] @ x + w.get(f"{prefix}.query_key_value.bias", 0)).view(-1, d)
         q_weight, k_weight = w[f"{prefix}.query_layernorm.weight"], w[f"{prefix}.key_layernorm.weight"]
         eps = config.rms_norm_eps
         queries.append([rotate(rms_norm(heads[h], q_weight, eps), position, config) for h in range(n)])
@@ -55,7 +54,7 @@ def attention(rows, w, prefix, positions, allowed, config):
             seen = [j for j in range(len(rows)) if allowed[i][j]]
             scores = torch.stack([queries[i][h] @ keys[j][g] / math.sqrt(d) for j in seen])
             heads.append(sum(p * values[j][g] for p, j in zip(scores.softmax(0), seen, strict=True)))
-        out.append(w[f"{prefix}.dense.weight"] @ torch.cat(heads))
+        out.append(w[f"{prefix}.dense.weight"] @ torch.cat(heads) + w.get(f"{prefix}.dense.bias", 0))
     return out
 
 
@@ -99,7 +98,8 @@ def network(ids, w, config, positions, allowed):
         states.append(torch.stack(rows))
     rows = [rms_norm(x, w["model.norm.weight"], config.rms_norm_eps) for x in rows]
     states[-1] = torch.stack(rows)
-    return torch.stack([w["lm_head.weight"] @ x for x in rows]), states, routing
+    table = w["model.word_embeddings.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    return torch.stack([table @ x for x in rows]), states, routing
 
 
 def everything(length):
@@ -207,10 +207,35 @@ def test_labels_are_compared_at_the_same_position(model, ids):
         {"partial_rotary_factor": 1.0},
         {"num_key_value_heads": 4},
         {"routed_scaling_factor": 1.0},
+        {"use_qkv_bias": True, "use_bias": True},
+        {"tie_word_embeddings": True},
+        {"rms_norm_eps": 0.1},
+        # what the original never reads changes nothing
+        {
+            "use_qk_norm": True,
+            "norm_topk_prob": False,
+            "score_function": "softmax",
+            "router_dtype": "bf16",
+            "moe_router_enable_expert_bias": False,
+            "rotary_dim": 2,
+            "embedding_dropout": 0.5,
+            "output_dropout": 0.5,
+            "norm_head": True,
+            "use_sliding_window": True,
+            "sliding_window": 2,
+            "max_position_embeddings": 4,
+        },
     ],
+    ids=lambda changes: next(iter(changes)),
 )
 def test_variants_of_the_architecture(make_model, ids, changes):
     model = make_model(**changes)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.normal_(std=0.3)
+    if "embedding_dropout" in changes:
+        model.train()  # attention's dropout, the only one there is, is 0
     weights = from_fused(model.state_dict(), "separate")
     if changes.get("num_shared_experts", 1) is None:
         for layer in (1, 2):
@@ -221,68 +246,23 @@ def test_variants_of_the_architecture(make_model, ids, changes):
     torch.testing.assert_close(model(ids[:1]).logits[0], logits, atol=2e-5, rtol=0)
 
 
-def test_glm4_moe_with_the_same_weights_gives_the_same(model, ids):
+def test_glm4_moe_with_the_same_weights_gives_the_same(model, twin, twin_names, ids):
     """The closest network in Transformers, by the map of names; it needs a 4-D mask, or it is causal."""
-    config = model.config
-    other = Glm4MoeForCausalLM(
-        Glm4MoeConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            rms_norm_eps=config.rms_norm_eps,
-            moe_intermediate_size=config.moe_intermediate_size,
-            num_experts_per_tok=config.num_experts_per_tok,
-            n_shared_experts=config.num_shared_experts,
-            n_routed_experts=config.num_experts,
-            routed_scaling_factor=config.routed_scaling_factor,
-            n_group=config.n_group,
-            topk_group=config.topk_group,
-            first_k_dense_replace=config.first_k_dense_replace,
-            norm_topk_prob=True,
-            use_qk_norm=True,
-            attention_bias=False,
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": config.rope_theta,
-                "partial_rotary_factor": config.partial_rotary_factor,
-            },
-        )
-    ).eval()
-    names = {
-        "word_embeddings": "embed_tokens",
-        ".attention.": ".self_attn.",
-        "query_layernorm": "q_norm",
-        "key_layernorm": "k_norm",
-        ".dense.": ".o_proj.",
-        "expert_bias": "e_score_correction_bias",
-    }
-    sizes = [n * config.head_dim for n in (config.num_attention_heads, *[config.num_key_value_heads] * 2)]
-    mapped = {}
-    for key, tensor in model.state_dict().items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        if key.endswith("query_key_value.weight"):
-            for part, rows in zip("qkv", tensor.split(sizes), strict=True):
-                mapped[key.replace("query_key_value", f"{part}_proj")] = rows
-        else:
-            mapped[key] = tensor
-    other.load_state_dict(mapped)
+    other = twin(model)
     see_all = torch.zeros(2, 1, 12, 12)
     torch.testing.assert_close(model(ids).logits, other(ids, attention_mask=see_all).logits, atol=1e-5, rtol=0)
+    block_causal = torch.zeros(1, 1, 12, 12).masked_fill(~block_causal_mask(12, 4), float("-inf"))
+    mine, theirs = (network(ids, attention_mask=block_causal).logits for network in (model, other))
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
     model(ids, labels=ids).loss.backward()
     logits = other(ids, attention_mask=see_all).logits
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
-    for layer in (1, 2):
-        mine, theirs = model.model.layers[layer].mlp, other.model.layers[layer].mlp
-        torch.testing.assert_close(mine.gate.weight.grad, theirs.gate.weight.grad, atol=1e-6, rtol=1e-4)
-        for name in ("gate_up_proj", "down_proj"):
-            mine_grad, theirs_grad = getattr(mine.experts, name).grad, getattr(theirs.experts, name).grad
-            torch.testing.assert_close(mine_grad, theirs_grad, atol=1e-6, rtol=1e-4)
+    gradients = {name: p.grad for name, p in other.named_parameters()}
+    compared = twin_names({name: p.grad for name, p in model.named_parameters()}, model.config)
+    assert compared.keys() == gradients.keys()
+    for name, gradient in compared.items():
+        torch.testing.assert_close(gradient, gradients[name], atol=1e-6, rtol=1e-4, msg=lambda m, name=name: name + m)
 
 
 def test_equal_axes_turn_as_one_axis_does(make_model, ids):
@@ -294,6 +274,22 @@ def test_equal_axes_turn_as_one_axis_does(make_model, ids):
     torch.testing.assert_close(axes(ids, position_ids=positions.expand(3, -1, -1)).logits, expected)
     different = torch.stack([positions, positions.flip(1), positions])  # a shift would change nothing
     assert (axes(ids, position_ids=different).logits - expected).abs().max() > 1e-3
+
+
+def test_positions_of_other_axes_than_the_config_has_are_refused(make_model, ids):
+    for axes in (1, 3):
+        with pytest.raises(ValueError, match=f"rope_axes is {axes}"):
+            make_model(rope_axes=axes)(ids, position_ids=torch.zeros(2, *ids.shape, dtype=torch.long))
+
+
+def test_attention_weights_are_put_out_where_there_are_any(model, ids):
+    with pytest.raises(ValueError, match="eager"):
+        model(ids, output_attentions=True)
+    assert model(ids).attentions is None
+    model.set_attn_implementation("eager")
+    weights = model(ids, output_attentions=True).attentions
+    assert [tuple(layer.shape) for layer in weights] == [(2, 4, 12, 12)] * 3
+    torch.testing.assert_close(weights[0].sum(-1), torch.ones(2, 4, 12))
 
 
 def test_an_axis_turns_its_own_pairs(make_model):

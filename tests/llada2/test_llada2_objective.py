@@ -30,6 +30,15 @@ def test_noise_asks_the_generator_as_dfactory_does():
     assert torch.equal(ids, torch.arange(60).view(3, 20) % 40)  # the clean ids are left alone
 
 
+def test_a_mask_in_the_clean_text_is_a_target_as_dfactory_labels_it():
+    """It tells targets by the noisy id; in the prompt nothing is a target."""
+    ids = torch.arange(60).view(3, 20) % 40
+    ids[:, [2, 9]] = MASK
+    noisy, labels = add_noise(ids, torch.tensor([5, 5, 5]), 0.0, 0.0, MASK)
+    assert torch.equal(noisy, ids)
+    assert torch.equal(labels != -100, (torch.arange(20) == 9).expand(3, 20))
+
+
 def test_the_global_generator_is_used_when_none_is_given():
     ids = torch.zeros(1, 50, dtype=torch.long)
     torch.manual_seed(3)

@@ -106,6 +106,14 @@ def test_blocks_are_aligned_to_index_zero_whatever_the_prompt(model, length):
         assert answer == plainly(model, row, **COMMON)[0]
 
 
+def test_a_mask_in_a_prompt_is_filled_where_decoding_begins_and_nowhere_before(model):
+    batch, lengths = prompts(2, 7), torch.tensor([7, 2])
+    batch[0, [1, 5]] = MASK  # in a block of prompt alone, and in the first block decoded
+    together = rows(model.generate(batch, prompt_lengths=lengths, **COMMON))
+    for row, length, answer in zip(batch, lengths.tolist(), together, strict=True):
+        assert answer == plainly(model, row[:length], **COMMON)[0]
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_prompts_of_different_lengths_in_one_batch(model, early):
     batch, lengths = prompts(6, 9), torch.tensor([9, 2, 0, 5, 8, 4])
@@ -147,12 +155,28 @@ def test_early_stop_saves_passes_inside_a_block(make_model):
     assert counts[0] < counts[1]
 
 
+def test_with_editing_only_early_stop_ends_a_row_at_its_end_token(make_model):
+    model = make_model()
+    bias = torch.zeros(50)
+    bias[END] = 50.0
+    model.lm_head.register_forward_hook(lambda _m, _i, out: out + bias)
+    passes = []
+    model.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    counts = []
+    for stop in (True, False):
+        passes.clear()
+        out = model.generate(prompts(1, 4), editing_threshold=0.5, eos_early_stop=stop, **COMMON)
+        assert out.tolist() == [[END]]
+        counts.append(len(passes))
+    assert counts[0] < counts[1] / 2
+
+
 def test_steps_are_those_of_diffusers_scheduler(model):
-    """Block by block with its ``step``; 20 prompts, thresholds from never to nearly always."""
+    """Block by block with its ``step``; thresholds from never to nearly always."""
     for threshold in (0.99, 0.5, 0.2):
         for steps in (2, 3, 4):
             scheduler = BlockRefinementScheduler(block_length=4, num_inference_steps=steps, threshold=threshold)
-            batch = prompts(20, 8, seed=steps)
+            batch = prompts(8, 8, seed=steps)
             answers = model.generate(
                 batch, block_length=4, steps=steps, gen_length=4, eos_id=49, mask_id=MASK, threshold=threshold
             )
@@ -166,6 +190,52 @@ def test_steps_are_those_of_diffusers_scheduler(model):
                         logits = window_logits(model, torch.cat([row, block[0]]), 4)[None]
                     block = scheduler.step(logits, step, block, mask_token_id=MASK, temperature=0.0).prev_sample
                 assert answer.tolist() == block[0].tolist()
+
+
+def test_glm4_moe_under_diffusers_scheduler_generates_the_same(model, twin):
+    """Network, masks and sampler all by other hands: every id of several blocks."""
+    other = twin(model)
+    scheduler = BlockRefinementScheduler(block_length=4, num_inference_steps=4, threshold=0.5)
+    scheduler.set_timesteps(4, block_length=4)
+    batch = prompts(10, 6, seed=2)
+    answers = model.generate(batch, **{**COMMON, "gen_length": 10, "eos_id": 49}, threshold=0.5)
+    for row, answer in zip(batch, answers, strict=True):
+        x = torch.cat([row, torch.full((10,), MASK)])
+        for start in range(4, 16, 4):
+            allowed = torch.zeros(start + 4, start + 4)
+            for i in range(start + 4):
+                allowed[i, (i // 4 + 1) * 4 :] = float("-inf")
+            for step in range(4):
+                with torch.no_grad():
+                    logits = other(x[None, : start + 4], attention_mask=allowed[None, None]).logits[:, -4:]
+                block = x[None, start : start + 4]
+                x[start : start + 4] = scheduler.step(logits, step, block, mask_token_id=MASK).prev_sample[0]
+        assert answer.tolist() == x[6:].tolist()
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 5}, {"top_p": 0.6}, {"top_k": 8, "top_p": 0.8}])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.8])
+def test_draws_are_those_of_diffusers_scheduler(model, temperature, filters):
+    """From a generator in the same state, token for token."""
+    scheduler = BlockRefinementScheduler(block_length=4, num_inference_steps=3, threshold=0.4)
+    scheduler.set_timesteps(3, block_length=4)
+    for seed, row in enumerate(prompts(8, 8, seed=3)):
+        options = {"temperature": temperature, **filters}
+        answer = model.generate(
+            row[None],
+            **{**COMMON, "steps": 3, "gen_length": 4, "eos_id": 49},
+            **options,
+            threshold=0.4,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        draw, block = torch.Generator().manual_seed(seed), torch.full((1, 4), MASK)
+        for step in range(3):
+            if not (block == MASK).any():
+                break
+            with torch.no_grad():
+                logits = window_logits(model, torch.cat([row, block[0]]), 4)[None]
+            block = scheduler.step(logits, step, block, mask_token_id=MASK, generator=draw, **options).prev_sample
+        assert answer.tolist() == block.tolist()
 
 
 def test_token_editing_is_that_of_diffusers_scheduler(model):

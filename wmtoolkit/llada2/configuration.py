@@ -1,6 +1,7 @@
 """Configuration of LLaDA2-MoE under the field names of the original ``config.json``."""
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +20,9 @@ ORIGINAL_ARCHITECTURE = "LLaDA2MoeModelLM"
 
 # Fields that released LLaDA2 and Ling-family configs carry and the original network never reads.
 _CARRIED = (
-    "auto_map embedding_dropout image_patch_token moe_router_enable_expert_bias moe_shared_expert_intermediate_size "
-    "mtp_loss_scaling_factor norm_head norm_softmax norm_topk_prob num_nextn_predict_layers output_dropout "
-    "rope_interleave rotary_dim router_dtype router_type score_function seq_length topk_method use_qk_norm "
-    "use_rmsnorm using_split_qkv_in_self_attention"
+    "auto_map image_patch_token moe_router_enable_expert_bias moe_shared_expert_intermediate_size "
+    "mtp_loss_scaling_factor norm_softmax norm_topk_prob num_nextn_predict_layers rope_interleave rotary_dim "
+    "router_dtype router_type score_function seq_length topk_method use_rmsnorm using_split_qkv_in_self_attention"
 )
 # Fields that Transformers 4 and 5 write into, or read from, the config of any model.
 _GENERIC = (
@@ -65,10 +65,14 @@ class LLaDA2MoeConfig(PreTrainedConfig):
     num_key_value_heads: int = 0
     hidden_act: str = "silu"
     use_qkv_bias: bool = False
+    use_qk_norm: bool = False
     use_bias: bool = True
     rms_norm_eps: float = 1e-5
+    norm_head: bool = False
     tie_word_embeddings: bool = False
+    embedding_dropout: float = 0.1
     attention_dropout: float = 0.1
+    output_dropout: float = 0.1
     initializer_range: float = 0.02
     max_position_embeddings: int = 16384
     rope_theta: float = 10000.0
@@ -100,7 +104,10 @@ class LLaDA2MoeConfig(PreTrainedConfig):
                 f"config field model_type is {kwargs['model_type']!r}; LLaDA2 has {' and '.join(MODEL_TYPES)}"
             )
         # Transformers 5 folds the rotary fields into one dictionary: unfold it, so that ours stay flat.
-        folded = dict(kwargs.pop("rope_parameters", None) or {})
+        folded = kwargs.pop("rope_parameters", None) or {}
+        if not isinstance(folded, dict):
+            raise UserError(f"config field rope_parameters must be dict, not {folded!r}")
+        folded = dict(folded)
         self.rope_theta = folded.pop("rope_theta", self.rope_theta)
         self.partial_rotary_factor = folded.pop("partial_rotary_factor", self.partial_rotary_factor)
         if folded.get("rope_type", "default") != "default":
@@ -108,7 +115,7 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         self.dtype = self.dtype or kwargs.pop("torch_dtype", None)
         _check_types(self)
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
-        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        self.head_dim = self.head_dim or self.hidden_size // (self.num_attention_heads or 1)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -116,14 +123,15 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> Self:
         """Read ``config.json`` of a folder or hub repository, of either model type; see Transformers."""
-        folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir() and not (folder / kwargs.get("subfolder", "") / "config.json").is_file():
-            raise UserError(f"{folder} holds no config.json; it is not a whole checkpoint, download or save it again")
+        place: str | os.PathLike = pretrained_model_name_or_path
+        if Path(place).is_dir():
+            place = Path(place, kwargs.get("subfolder", ""), "config.json")
+            _check_json(place)
         fields, kwargs = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
         try:
             return cls.from_dict(fields, **kwargs)
         except UserError as error:
-            raise UserError(f"{pretrained_model_name_or_path}: {error}") from None
+            raise UserError(f"{place}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields under the original's names."""
@@ -152,37 +160,56 @@ class LLaDA2MoeConfig(PreTrainedConfig):
 
     def check_buildable(self) -> None:
         """Raise a UserError that names the field if no network can be built from this configuration."""
-        sparse = self.first_k_dense_replace < self.num_hidden_layers
-        experts_in_reach = self.num_experts // max(self.n_group, 1) * self.topk_group
-        rotary_dim = int((self.head_dim or 0) * self.partial_rotary_factor)
-        rope_type = (self.rope_scaling or {}).get("rope_type", (self.rope_scaling or {}).get("type", "default"))
-        rules = (
-            (self.vocab_size > 0, "vocab_size must be positive"),
-            (self.hidden_size > 0, "hidden_size must be positive"),
-            (self.num_attention_heads > 0, "num_attention_heads must be positive"),
+        dense, sparse = self.first_k_dense_replace > 0, self.first_k_dense_replace < self.num_hidden_layers
+        positive = (
+            "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim rope_theta"
+        )
+        positive += " rope_axes" + " intermediate_size" * dense
+        positive += " moe_intermediate_size num_experts n_group topk_group num_experts_per_tok" * sparse
+        for name in positive.split():
+            if (getattr(self, name) or 0) <= 0:
+                raise UserError(f"config field {name} must be positive; it is {getattr(self, name)!r}")
+        assert self.head_dim is not None
+        rope_scaling = self.rope_scaling or {}
+        rules = [
             (self.num_attention_heads % self.num_key_value_heads == 0, "num_key_value_heads must divide the heads"),
-            (rotary_dim % 2 == 0, "partial_rotary_factor x head_dim must be even"),
-            (rope_type == "default", "rope_scaling is not supported: released LLaDA2 models have null"),
-            (self.rope_axes > 0, "rope_axes must be positive"),
+            (0 <= self.partial_rotary_factor <= 1, "partial_rotary_factor must be between 0 and 1"),
+            (int(self.head_dim * self.partial_rotary_factor) % 2 == 0, "partial_rotary_factor x head_dim must be even"),
+            (
+                rope_scaling.get("rope_type", rope_scaling.get("type", "default")) == "default",
+                "rope_scaling is not supported: released LLaDA2 models have null",
+            ),
             (self.hidden_act in ACT2FN, "hidden_act must be an activation of Transformers"),
             (self.pad_token_id is None or self.pad_token_id < self.vocab_size, "pad_token_id must be below vocab_size"),
-            (self.first_k_dense_replace == 0 or self.intermediate_size, "intermediate_size is missing (dense layers)"),
-            (not sparse or self.moe_intermediate_size, "moe_intermediate_size is missing (experts)"),
-            (not sparse or self.n_group > 0, "n_group must be positive"),
-            (not sparse or self.num_experts % max(self.n_group, 1) == 0, "n_group must divide num_experts"),
-            (not sparse or 0 < self.topk_group <= self.n_group, "topk_group must be between 1 and n_group"),
-            (
-                not sparse or self.n_group == 1 or self.num_experts >= 2 * self.n_group,
-                "n_group leaves groups of less than two experts",
-            ),
-            (
-                not sparse or 0 < self.num_experts_per_tok <= experts_in_reach,
-                "num_experts_per_tok must be between 1 and the experts of topk_group groups",
-            ),
-        )
+            (self.first_k_dense_replace >= 0, "first_k_dense_replace must not be negative"),
+            ((self.num_shared_experts or 0) >= 0, "num_shared_experts must not be negative"),
+        ]
+        if sparse:
+            group = self.num_experts // self.n_group
+            rules += [
+                (self.num_experts % self.n_group == 0, "n_group must divide num_experts"),
+                (self.topk_group <= self.n_group, "topk_group must not exceed n_group"),
+                (self.n_group == 1 or group > 1, "n_group leaves groups of less than two experts"),
+                (
+                    self.num_experts_per_tok <= group * self.topk_group,
+                    "num_experts_per_tok must not exceed the experts of topk_group groups",
+                ),
+            ]
         for holds, complaint in rules:
             if not holds:
                 raise UserError(f"config field {complaint}; it is {getattr(self, complaint.split()[0])!r}")
+
+
+def _check_json(file: Path) -> None:
+    """Refuse a ``config.json`` that is not there or holds no fields."""
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{file} is missing: not a whole checkpoint; download or save it again") from None
+    except ValueError:
+        raise UserError(f"{file} is not valid JSON; download or save it again") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{file} holds no fields, but {type(fields).__name__}; download or save it again")
 
 
 def _check_names(extra: dict[str, Any]) -> None:
@@ -202,9 +229,9 @@ def _check_types(config: LLaDA2MoeConfig) -> None:
         # bool is a subclass of int, and no field that counts is true or false
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise UserError(f"config field {name} must be {_spell(kind)}, not {value!r}")
-    known = config.dtype is None or isinstance(getattr(torch, str(config.dtype).removeprefix("torch."), 0), torch.dtype)
-    if not known:
-        raise UserError(f"config field dtype must be the name of a torch type, not {config.dtype!r}")
+    dtype = getattr(torch, str(config.dtype).removeprefix("torch."), None)
+    if config.dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UserError(f"config field dtype must be the name of a floating-point type of torch, not {config.dtype!r}")
 
 
 def _spell(kind: Any) -> str:

@@ -37,15 +37,24 @@ def additive_mask(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> to
             or (batch, 1, query, key), bool (True = attend) or additive floats, used as it is.
         dtype: floating type of the result.
 
-    Hidden keys get the type's lowest finite value, so a row that may see nothing averages instead of giving NaN.
+    Hidden keys get the type's lowest finite value, never -inf. In a 4-D mask a row that may see nothing sees itself,
+    so that it neither gives NaN nor passes on what is hidden; a row that is all padding averages over itself.
     """
     if attention_mask is None:
         return None
+    lowest = torch.finfo(dtype).min
     if attention_mask.dim() == 2:
-        attention_mask = attention_mask.bool()[:, None, None, :]
+        return _hide(~attention_mask.bool()[:, None, None, :], dtype)
     if attention_mask.dim() != 4:
         raise ValueError(f"attention_mask must be 2-D or 4-D, not of shape {tuple(attention_mask.shape)}")
     if attention_mask.is_floating_point():
-        return attention_mask.to(dtype).clamp(min=torch.finfo(dtype).min)
-    hidden = torch.zeros(attention_mask.shape, dtype=dtype, device=attention_mask.device)
-    return hidden.masked_fill(~attention_mask.bool(), torch.finfo(dtype).min)
+        mask = attention_mask.to(dtype).clamp(min=lowest)
+    else:
+        mask = _hide(~attention_mask.bool(), dtype)
+    queries, keys = mask.shape[-2:]
+    own = torch.arange(keys, device=mask.device) == torch.arange(keys - queries, keys, device=mask.device)[:, None]
+    return mask.masked_fill(own & (mask <= lowest).all(-1, keepdim=True), 0)
+
+
+def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)

@@ -61,7 +61,9 @@ class LLaDA2MoeRotaryEmbedding(nn.Module):
         exponents = torch.arange(0, self.dim, 2, dtype=torch.float32, device=position_ids.device) / self.dim
         frequencies = 1.0 / self.theta**exponents
         positions = position_ids if position_ids.dim() == 3 else position_ids.expand(self.axes, *position_ids.shape)
-        pairs = torch.arange(self.dim // 2, device=positions.device) % positions.shape[0]
+        if positions.shape[0] != self.axes:
+            raise ValueError(f"position_ids have {positions.shape[0]} axes, the config's rope_axes is {self.axes}")
+        pairs = torch.arange(self.dim // 2, device=positions.device) % self.axes
         angles = positions.float()[pairs].permute(1, 2, 0) * frequencies
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -321,7 +323,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         use_cache: bool = False,
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
     ) -> MoeModelOutputWithPast:
         """Run the network.
 
@@ -351,6 +353,10 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             output_router_logits = self.config.output_router_logits
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ValueError("only attn_implementation='eager' has attention weights to put out")
 
         hidden = inputs_embeds
         all_hidden, all_weights, all_routing = [], [], []
@@ -374,6 +380,7 @@ class LLaDA2MoeForCausalLM(LLaDA2MoePreTrainedModel):
     """LLaDA2-MoE with its untied output head. "CausalLM" is Transformers' name; nothing here is causal."""
 
     _tied_weights_keys = {"lm_head.weight": "model.word_embeddings.weight"}  # noqa: RUF012 - Transformers' convention
+    accepts_loss_kwargs = False  # for Transformers' Trainer, which would pass more than our loss takes
 
     def __init__(self, config: LLaDA2MoeConfig) -> None:
         super().__init__(config)

@@ -54,16 +54,19 @@ def draw_noise(
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``add_noise``, and the probability each row was masked with: (noisy ids, labels, ratios)."""
-    length = input_ids.shape[1]
-    noisy, labels = input_ids.clone(), torch.full_like(input_ids, IGNORED)
-    ratios = torch.empty(len(input_ids))
-    for row, prompt in enumerate(prompt_lengths.tolist()):
-        ratios[row] = torch.rand(1, generator=generator)[0] * (high - low) + low
-        hidden = (torch.rand(length, generator=generator) < ratios[row]) & (torch.arange(length) >= prompt)
-        hidden = hidden.to(input_ids.device)
-        noisy[row, hidden] = mask_id
-        labels[row, hidden] = input_ids[row, hidden]
-    return noisy, labels, ratios.to(input_ids.device)
+    draws = [[torch.rand(size, generator=generator) for size in (1, input_ids.shape[1])] for _ in input_ids]
+    ratios, uniform = (torch.stack(parts) for parts in zip(*draws, strict=True))
+    ratios = ratios * (high - low) + low
+    after_prompt = _after_prompt(input_ids, prompt_lengths)
+    noisy = input_ids.masked_fill(after_prompt & (uniform < ratios).to(input_ids.device), mask_id)
+    # a mask that the clean text itself holds is a target too
+    labels = input_ids.masked_fill(~after_prompt | (noisy != mask_id), IGNORED)
+    return noisy, labels, ratios[:, 0].to(input_ids.device)
+
+
+def _after_prompt(input_ids: torch.Tensor, prompt_lengths: torch.Tensor) -> torch.Tensor:
+    """Which tokens may be masked; bool (batch, length)."""
+    return torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths.to(input_ids.device)[:, None]
 
 
 def add_noise(
@@ -100,8 +103,7 @@ def complement(
     Returns:
         (noisy ids, labels) of the second copy.
     """
-    after_prompt = torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths[:, None]
-    hidden = after_prompt & (labels == IGNORED)
+    hidden = _after_prompt(input_ids, prompt_lengths) & (labels == IGNORED)
     return input_ids.masked_fill(hidden, mask_id), input_ids.masked_fill(~hidden, IGNORED)
 
 

@@ -108,14 +108,15 @@ def generate(
     passes = _Passes(model, ids, block_length, first, use_cache)
     for block in range(first, int(blocks.max())):
         end = (block + 1) * block_length
+        begun = lengths[passes.rows] // block_length <= block  # in others the block is prompt from end to end
         stop = None
         if eos_early_stop or editing_threshold is None:
             stop = partial(_stopped, is_prompt=is_prompt[:, :end], eos_id=eos_id, mask_id=mask_id)
         if editing_threshold is None:
-            _fill(passes, block, rules, _schedule(block_length, steps), stop if eos_early_stop else None)
+            _fill(passes, block, begun, rules, _schedule(block_length, steps), stop if eos_early_stop else None)
         else:
             prompt = is_prompt[:, end - block_length : end]
-            _fill_and_edit(passes, block, rules, num_to_transfer, editing_threshold, max_post_steps, prompt)
+            _fill_and_edit(passes, block, begun, rules, num_to_transfer, editing_threshold, max_post_steps, prompt)
         ended = blocks[passes.rows] <= block + 1
         if stop is not None:
             ended |= ((ids[passes.rows, :end] == eos_id) & ~is_prompt[passes.rows, :end]).any(-1)
@@ -174,14 +175,14 @@ class _Passes:
 def _fill(
     passes: _Passes,
     block: int,
+    pending: torch.Tensor,
     rules: _Rules,
     schedule: list[int],
     stopped: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
 ) -> None:
-    """LLaDA2.0: commit masked tokens until none is left; what is committed stays."""
-    pending = torch.ones_like(passes.rows, dtype=torch.bool)
+    """LLaDA2.0: commit masked tokens of the ``pending`` (bool) rows until none is left; what is committed stays."""
     for share in schedule:
-        pending &= (passes.window(block) == rules.mask_id).any(-1)
+        pending = pending & (passes.window(block) == rules.mask_id).any(-1)
         if not pending.any():
             return
         rows, span = passes.rows[pending], passes.span(block)
@@ -196,6 +197,7 @@ def _fill(
 def _fill_and_edit(
     passes: _Passes,
     block: int,
+    pending: torch.Tensor,
     rules: _Rules,
     share: int,
     editing_threshold: float,
@@ -203,12 +205,11 @@ def _fill_and_edit(
     is_prompt: torch.Tensor,
 ) -> None:
     """LLaDA2.1: commit masked tokens and overwrite committed ones until nothing changes."""
-    pending = (~is_prompt[passes.rows]).any(-1)
     post_steps = torch.zeros_like(passes.rows)
     for number in range(2 * passes.block_length + max_post_steps):
         full = ~(passes.window(block) == rules.mask_id).any(-1)
         post_steps += full
-        pending &= ~full | (post_steps <= max_post_steps)
+        pending = pending & (~full | (post_steps <= max_post_steps))
         if not pending.any():
             return
         rows, span = passes.rows[pending], passes.span(block)
@@ -253,8 +254,9 @@ def _filtered(logits: torch.Tensor, top_k: int | None, top_p: float | None) -> t
         logits = logits.masked_fill(logits < least, float("-inf"))
     if top_p is not None and top_p < 1:
         ordered, index = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        logits = logits.masked_fill((before > top_p).scatter(-1, index, before > top_p), float("-inf"))
+        enough_before = (ordered.softmax(-1).cumsum(-1) > top_p).roll(1, dims=-1)
+        enough_before[..., 0] = False
+        logits = logits.masked_fill(enough_before.scatter(-1, index, enough_before), float("-inf"))
     return logits
 
 
