@@ -56,6 +56,10 @@ class Meter:
             and self.milliseconds + forward_passes * each <= self.budget.max_milliseconds
         )
 
+    def nodes_left(self, most: int) -> int:
+        """How many more situations may be imagined: at least 1, at most ``most``."""
+        return max(1, min(most, self.budget.max_nodes - self.nodes))
+
     def summary(self) -> dict[str, float]:
         """The counts, for ``diagnostics``."""
         return {"forward_passes": self.forward_passes, "nodes": self.nodes, "milliseconds": self.milliseconds}

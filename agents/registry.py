@@ -33,9 +33,21 @@ def agent_class(name: str) -> type:
     return getattr(import_module(f"wmtoolkit.agents.{module}"), attribute)
 
 
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """What the constructor takes; ``**shared`` stands for what the class's base takes."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        own = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}  # type: ignore[misc]
+        named = {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
+        found = {**named, **found}
+        if own and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+            break
+    return found
+
+
 def needs(name: str) -> set[str]:
     """What the agent cannot do without: any of ``world_model`` and ``env``."""
-    return {"world_model", "env"} & set(inspect.signature(agent_class(name)).parameters)
+    return {"world_model", "env"} & set(parameters(agent_class(name)))
 
 
 def make_agent(
@@ -61,7 +73,7 @@ def make_agent(
             what = {"world_model": "a world model; give a checkpoint", "env": "the real level"}[part]
             raise UserError(f"agent {name!r} needs {what}")
         arguments[part] = given[part]
-    options = [option for option in inspect.signature(cls).parameters if option not in ("world_model", "env", "seed")]
+    options = [option for option in parameters(cls) if option not in ("world_model", "env", "seed")]
     unknown = [option for option in budget if option not in options]
     if unknown:
         known = ", ".join(options) if options else "none"

@@ -1,13 +1,15 @@
-"""Imagined situations as a graph: equal ones merged, each kept with the cheapest way to it that was found first."""
+"""Imagined situations as a graph: equal ones merged, whatever ways lead to them."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from wmtoolkit.agents.budget import Meter
 from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.world import grid
@@ -15,20 +17,26 @@ from wmtoolkit.world.trajectory import Outcome
 
 MOVES = (grid.LEFT, grid.RIGHT, grid.FORWARD)
 INTERACTIONS = (grid.PICKUP, grid.DROP, grid.TOGGLE)
+SURE = 0.95
+"""A cell never seen that is imagined with less confidence than this could as well look otherwise."""
+DOUBT = 0.1
+"""Share of the policy that is spread evenly, so that no action is ruled out by a policy that errs."""
 _PORTABLE = tuple(grid.OBJECTS.index(name) for name in ("key", "ball", "box"))
 _KEY, _BOX, _LOCKED = grid.OBJECTS.index("key"), grid.OBJECTS.index("box"), grid.STATES.index("locked")
+_THINGS = (*_PORTABLE, grid.DOOR)
 
 Cell = tuple[int, int, int]
 Key = tuple[int, int, int, Cell, frozenset[tuple[int, int, Cell]]]
-"""x, y, heading, what is carried, and which cells were changed into what: equal keys are one situation."""
+"""x, y, heading, what is carried, and which cells were changed, or drawn, as what: equal keys are one situation."""
+Pair = tuple[int, int]
+"""A node and an action taken there."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """Lane ``row`` of ``state``, reached from node ``parent`` by ``action``; the root has parent -1.
+    """Lane ``row`` of ``state``, first reached from node ``parent`` by ``action``; the root has parent -1.
 
-    ``cost`` is the number of steps from the root plus what holds it back in the order of the search.
-    ``children`` maps actions to nodes, merged ones included.
+    ``depth`` counts the steps of that first way. ``children`` maps actions to nodes, merged ones included.
     """
 
     key: Key
@@ -37,8 +45,8 @@ class Node:
     parent: int
     action: int
     depth: int
-    cost: float
     children: dict[int, int] = field(default_factory=dict)
+    policy: np.ndarray | None = None
 
     @property
     def image(self) -> np.ndarray:
@@ -55,6 +63,11 @@ class Node:
         return self.state.confidence[self.row]
 
     @property
+    def log_prob(self) -> float:
+        """Log-probability in nats of what is shown, given all before it."""
+        return float(self.state.log_prob[self.row])
+
+    @property
     def success(self) -> float:
         return float(self.state.outcomes[self.row, Outcome.SUCCESS])
 
@@ -62,146 +75,189 @@ class Node:
     def failure(self) -> float:
         return float(self.state.outcomes[self.row, Outcome.FAILURE])
 
+    @property
+    def ends(self) -> bool:
+        """Whether the episode is over here, more likely than not."""
+        return self.success + self.failure >= 0.5
+
 
 class SearchGraph:
-    """A search in imagination that grows by one batched forward pass at a time, cheapest candidates first.
+    """What one decision imagines. It grows by pairs of a node and an action, many in one forward pass.
 
     Prior knowledge of MiniGrid is used here and only here: turns and steps ahead lead where dead reckoning says, so
     a move into a situation already imagined costs nothing; and ``useful_actions``.
 
-    It begins with the root as node 0, not yet opened.
+    It begins with the root as node 0.
 
     Args:
         root: a state of one lane.
         seen: where the agent stands.
         actions: the actions to try.
-        interaction_cost: extra cost of what lies behind a pickup, drop or toggle, in steps.
+        meter: told of every forward pass.
     """
 
     def __init__(
-        self, root: RolloutState, seen: SeenMap, *, actions: Sequence[int] = MOVES, interaction_cost: float = 0.0
+        self, root: RolloutState, seen: SeenMap, meter: Meter | None = None, actions: Sequence[int] = MOVES
     ) -> None:
-        self.seen, self.actions, self.interaction_cost = seen, tuple(actions), interaction_cost
+        self.seen, self.meter, self.actions = seen, meter, tuple(actions)
         carried = _cell(root.images[0][grid.AGENT_CELL])
-        self.nodes = [Node((*seen.position, seen.direction, carried, frozenset()), root, 0, -1, -1, 0, 0.0)]
-        self.by_key = {self.nodes[0].key: 0}
-        self._frontier: list[tuple[float, int, int]] = []
+        self.nodes = [Node((*seen.position, seen.direction, carried, frozenset()), root, 0, -1, -1, 0)]
+        # No action led to the first situation of an episode, so it may be a goal that nobody noticed.
+        self.by_key = {self.nodes[0].key: 0} if seen.time else {}
 
     def __len__(self) -> int:
         return len(self.nodes)
 
-    @property
-    def next_cost(self) -> float:
-        """Cost of the cheapest candidate; infinite if nothing is left to imagine."""
-        return self._frontier[0][0] if self._frontier else np.inf
+    def useful(self, node: int) -> list[int]:
+        """The actions that can change anything in a node; none where the episode is over."""
+        at = self.nodes[node]
+        return [] if at.ends and node else useful_actions(self._front(at), at.image[grid.AGENT_CELL], self.actions)
 
-    def open(self, node: int, extra_cost: np.ndarray | None = None) -> None:
-        """Make the node's useful actions candidates; moves into situations already imagined become edges at once.
+    def known(self, node: int, action: int) -> int | None:
+        """The node that the action leads to, if it was imagined: by this way or, for moves, by another."""
+        at = self.nodes[node]
+        if action not in at.children and action in MOVES:
+            merged = self.by_key.get(self.moved(at, action))
+            if merged is not None:
+                at.children[action] = merged
+        return at.children.get(action)
 
-        Args:
-            node: one of ``nodes``.
-            extra_cost: (7,) what each action costs beyond its one step; None: nothing.
+    def imagine(self, pairs: Iterable[Pair]) -> list[int]:
+        """The nodes that pairs lead to; what is not known yet is imagined in one forward pass, each thing once."""
+        pairs = list(pairs)
+        wanted: dict[Any, Pair] = {}
+        for node, action in pairs:
+            if self.known(node, action) is None:
+                same = self.moved(self.nodes[node], action) if action in MOVES else (node, action)
+                wanted.setdefault(same, (node, action))
+        if wanted:
+            state = self._stepped(list(wanted.values()))
+            for row, (node, action) in enumerate(wanted.values()):
+                self.nodes[node].children[action] = self._add(node, action, state, row)
+        found = [self.known(node, action) for node, action in pairs]
+        return [child for child in found if child is not None]
+
+    def draw(self, pairs: Iterable[Pair], generator: Any) -> list[int]:
+        """The nodes that pairs lead to when what was never seen is drawn instead of taken as most likely.
+
+        Things drawn where nothing was seen are part of a situation, as changes are; ``children`` stay as they are.
         """
-        parent = self.nodes[node]
-        for action in useful_actions(self._front(parent), parent.image[grid.AGENT_CELL], self.actions):
-            known = self.by_key.get(self._moved(parent, action)) if action in MOVES else None
-            if known is not None:
-                parent.children[action] = known
-            else:
-                extra = 0.0 if extra_cost is None else float(extra_cost[action])
-                heapq.heappush(self._frontier, (parent.cost + 1 + extra, node, action))
-
-    def expand(self, batch: int, slack: float = 0.0) -> list[int]:
-        """Imagine the cheapest candidates in one forward pass.
-
-        Args:
-            batch: most candidates taken.
-            slack: how much dearer than the cheapest the others may be.
-
-        Returns:
-            The new nodes, not yet opened; empty if all candidates turned out to be known.
-        """
-        chosen: list[tuple[float, int, int]] = []
-        twins: list[tuple[float, int, int]] = []
-        pending: set[Key] = set()
-        limit = self.next_cost + slack
-        while self._frontier and len(chosen) < batch and self.next_cost <= limit:
-            candidate = heapq.heappop(self._frontier)
-            _, node, action = candidate
-            key = self._moved(self.nodes[node], action) if action in MOVES else None
-            if key in self.by_key:
-                self.nodes[node].children[action] = self.by_key[key]
-            elif key in pending:
-                twins.append(candidate)  # becomes an edge as soon as its twin is imagined
-            else:
-                chosen.append(candidate)
-                pending |= {key} if key is not None else set()
-        for candidate in twins:
-            heapq.heappush(self._frontier, candidate)
-        if not chosen:
+        pairs = list(pairs)
+        if not pairs:
             return []
-        parents = [self.nodes[node] for _, node, _ in chosen]
-        state = _branched(parents).step(np.array([action for _, _, action in chosen]))
-        added = [self._add(candidate, state, row) for row, candidate in enumerate(chosen)]
-        return [node for node in added if node is not None]
+        state = self._stepped(pairs, temperature=1.0, generator=generator)
+        return [self._add(*pair, state, row, drawn=True) for row, pair in enumerate(pairs)]
+
+    def policy(self, nodes: Sequence[int]) -> np.ndarray:
+        """(n, 7) the model's policy in nodes, asked in one forward pass for those not asked before."""
+        new = [node for node in dict.fromkeys(nodes) if self.nodes[node].policy is None]
+        if new:
+            policy = _branched([self.nodes[node] for node in new]).policy()
+            if self.meter:
+                self.meter.add(1, 0)
+            for node, row in zip(new, policy, strict=True):
+                self.nodes[node].policy = row
+        return np.array([self.nodes[node].policy for node in nodes]).reshape(-1, len(grid.ACTIONS))
 
     def path(self, node: int) -> list[int]:
-        """Nodes from the root's child to ``node``."""
+        """Nodes from the root's child to ``node``, by the first way it was reached."""
         result = []
         while node:
             result.append(node)
             node = self.nodes[node].parent
         return result[::-1]
 
-    def _add(self, candidate: tuple[float, int, int], state: RolloutState, row: int) -> int | None:
-        """The new node, or None if the situation was known."""
-        cost, parent_index, action = candidate
+    def shortest(self, goals: Iterable[int]) -> list[tuple[int, int]]:
+        """(action, node) pairs of the shortest known way to any of the goals; empty if none is reached."""
+        goals = set(goals)
+        came: dict[int, Pair] = {0: (-1, -1)}
+        queue = deque([0])
+        while queue:
+            node = queue.popleft()
+            if node in goals:
+                way = []
+                while node:
+                    parent, action = came[node]
+                    way.append((action, node))
+                    node = parent
+                return way[::-1]
+            for action in self.useful(node):
+                child = self.known(node, action)
+                if child is not None and child not in came:
+                    came[child] = (node, action)
+                    queue.append(child)
+        return []
+
+    def uncertain(self, node: int) -> bool:
+        """Whether a node shows, where nothing was ever seen, cells that could as well look otherwise."""
+        at = self.nodes[node]
+        return bool((self._never_seen(at.key, at.image) & (at.confidence < SURE)).any())
+
+    def moved(self, parent: Node, action: int) -> Key:
+        """Where a turn or a step ahead leads."""
+        x, y, direction, carried, changes = parent.key
+        if action == grid.FORWARD:
+            x, y = _ahead(parent.key)
+        else:
+            direction = (direction + (1 if action == grid.RIGHT else -1)) % 4
+        return x, y, direction, carried, changes
+
+    def _stepped(self, pairs: Sequence[Pair], **options: Any) -> RolloutState:
+        parents = [self.nodes[node] for node, _ in pairs]
+        if self.meter:
+            self.meter.add(1, len(pairs))
+        return _branched(parents).step(np.array([action for _, action in pairs]), **options)
+
+    def _add(self, parent_index: int, action: int, state: RolloutState, row: int, drawn: bool = False) -> int:
+        """The node of a lane: a new one, or the one that is the same situation."""
         parent = self.nodes[parent_index]
-        moves = action in MOVES
-        key = self._moved(parent, action) if moves else self._changed(parent, state.images[row])
+        key = self.moved(parent, action) if action in MOVES else self._changed(parent, state.images[row])
+        if drawn:
+            key = self._with_things(key, state.images[row])
+        node = Node(key, state, row, parent_index, action, parent.depth + 1)
         known = self.by_key.get(key)
-        ends = state.outcomes[row, Outcome.SUCCESS] + state.outcomes[row, Outcome.FAILURE]
-        if known is not None and ends < 0.5:
-            parent.children[action] = known
-            return None
-        cost += 0 if moves else self.interaction_cost
-        node = Node(key, state, row, parent_index, action, parent.depth + 1, cost)
+        if known is not None and not node.ends:
+            return known
         self.nodes.append(node)
-        parent.children[action] = len(self.nodes) - 1
         self.by_key.setdefault(key, len(self.nodes) - 1)
         return len(self.nodes) - 1
 
     def _front(self, node: Node) -> np.ndarray | Cell:
         """The cell in front: as changed in imagination, or as last really seen, or else as imagined."""
-        x, y, direction, _, changes = node.key
-        step = grid.forward_vector(direction)
-        place = ((x + int(step[0])) % SIZE, (y + int(step[1])) % SIZE)
-        changed = [cell for *where, cell in changes if tuple(where) == place]
+        place = _ahead(node.key)
+        changed = [cell for *where, cell in node.key[4] if tuple(where) == place]
         if changed:
             return changed[0]
         seen = self.seen.cells[place]
         return node.image[grid.FRONT_CELL] if seen[0] == grid.UNSEEN else seen
-
-    def _moved(self, parent: Node, action: int) -> Key:
-        x, y, direction, carried, changes = parent.key
-        if action == grid.FORWARD:
-            step = grid.forward_vector(direction)
-            x, y = (x + int(step[0])) % SIZE, (y + int(step[1])) % SIZE
-        else:
-            direction = (direction + (1 if action == grid.RIGHT else -1)) % 4
-        return x, y, direction, carried, changes
 
     def _changed(self, parent: Node, image: np.ndarray) -> Key:
         """Key after an interaction: the hand and the front cell are what it can change."""
         x, y, direction, _, changes = parent.key
         before, after = _cell(parent.image[grid.FRONT_CELL]), _cell(image[grid.FRONT_CELL])
         if before != after:
-            step = grid.forward_vector(direction)
-            front = ((x + int(step[0])) % SIZE, (y + int(step[1])) % SIZE)
+            front = _ahead(parent.key)
             changes = frozenset(change for change in changes if change[:2] != front)
             if after != _cell(self.seen.cells[front]):
                 changes |= {(*front, after)}
         return x, y, direction, _cell(image[grid.AGENT_CELL]), changes
+
+    def _never_seen(self, key: Key, image: np.ndarray) -> np.ndarray:
+        """(7, 7) bool: cells shown where nothing was ever really seen."""
+        places = self.seen.index(np.array([key[:2]]), np.array([key[2]]))[0]
+        return (image[..., 0] != grid.UNSEEN) & (self.seen.last_seen.reshape(-1)[places] < 0)
+
+    def _with_things(self, key: Key, image: np.ndarray) -> Key:
+        """The key with what is shown where nothing was ever seen and nothing was drawn before."""
+        new = self._never_seen(key, image) & np.isin(image[..., 0], _THINGS)
+        places = self.seen.index(np.array([key[:2]]), np.array([key[2]]))[0][new]
+        drawn = {change[:2] for change in key[4]}
+        things = {
+            (place // SIZE, place % SIZE, _cell(cell))
+            for place, cell in zip(places.tolist(), image[new], strict=True)
+            if (place // SIZE, place % SIZE) not in drawn
+        }
+        return *key[:4], key[4] | things
 
 
 def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Sequence[int]) -> list[int]:
@@ -224,6 +280,12 @@ def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Seq
     return [action for action in among if useful.get(action, False)]
 
 
+def doubted(policy: np.ndarray | None) -> np.ndarray:
+    """The policy (..., 7) with ``DOUBT`` of it spread evenly; None stands for an even one."""
+    even = np.full(len(grid.ACTIONS), 1 / len(grid.ACTIONS))
+    return even if policy is None else (1 - DOUBT) * policy + DOUBT * even
+
+
 def _branched(nodes: Sequence[Node]) -> RolloutState:
     """One state with a lane for each node; nodes may repeat, and each is then encoded only once."""
     unique = list({id(node): node for node in nodes}.values())
@@ -233,6 +295,11 @@ def _branched(nodes: Sequence[Node]) -> RolloutState:
     joint = parts[0] if len(parts) == 1 else parts[0].cat(parts)
     lanes = {id(node): lane for lane, node in enumerate(node for group in groups for node in group)}
     return joint.select(np.array([lanes[id(node)] for node in nodes]))
+
+
+def _ahead(key: Key) -> tuple[int, int]:
+    step = grid.forward_vector(key[2])
+    return (key[0] + int(step[0])) % SIZE, (key[1] + int(step[1])) % SIZE
 
 
 def _cell(triple: np.ndarray) -> Cell:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wmtoolkit.agents.exploration import PATIENCE, STALE, exploration_path, most_revealing_path, shown_cells
+from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.search_graph import MOVES, SearchGraph
 from wmtoolkit.agents.seen_map import SeenMap
 from wmtoolkit.agents.simulator import SimulatorWorldModel
@@ -57,10 +58,9 @@ def room():
     graph = SearchGraph(
         SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)]), seen, actions=MOVES
     )
-    graph.open(0)
-    while graph.next_cost < np.inf:
-        for node in graph.expand(64):
-            graph.open(node)
+    frontier = Frontier(graph)
+    while frontier.next_cost < np.inf:
+        frontier.expand(64)
     return graph, seen
 
 

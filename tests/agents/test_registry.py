@@ -45,7 +45,7 @@ def test_what_is_missing_is_named():
         make_agent("policy")
     with pytest.raises(UserError, match="needs the real level"):
         make_agent("bot")
-    with pytest.raises(UserError, match=r"no option 'depth'; its options: max_forward_passes, .*actions"):
+    with pytest.raises(UserError, match=r"no option 'depth'; its options: max_forward_passes, .*actions, batch"):
         make_agent("best-first", world_model=object(), depth=3)
     assert needs("random") == set()
     assert needs("policy") == {"world_model"}

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, SearchGraph, useful_actions
 from wmtoolkit.agents.seen_map import SeenMap
 from wmtoolkit.agents.simulator import SimulatorWorldModel
@@ -11,20 +13,17 @@ from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
 
 
-def graph_of(level, seed, **options):
+def graph_of(level, seed, sees_hidden=True, **options):
     env = make_level(level)
     observation = reset_level(env, seed)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, SeenMap(observation), **options)
-    graph.open(0)
-    return env, graph
+    root = SimulatorWorldModel(env, sees_hidden=sees_hidden).rollout_state([Trajectory.start(observation)])
+    return env, SearchGraph(root, SeenMap(observation), **options)
 
 
 def grown(graph, limit=2000, batch=64):
-    while graph.next_cost < np.inf and len(graph) < limit:
-        for node in graph.expand(batch):
-            if graph.nodes[node].success < 0.5:
-                graph.open(node)
+    frontier = Frontier(graph)
+    while frontier.next_cost < np.inf and len(graph) < limit:
+        frontier.expand(batch)
     return graph
 
 
@@ -58,8 +57,8 @@ def test_each_pose_of_a_room_is_imagined_once():
     free = sum(cell is None for cell in env.grid.grid)
     goals = sum(node.success >= 0.5 for node in graph.nodes)
     assert goals
-    assert len({node.key for node in graph.nodes}) == len(graph)
-    assert free * 4 - 8 <= len(graph) <= free * 4  # all but what lies behind a goal
+    assert len({node.key for node in graph.nodes[1:]}) == len(graph) - 1
+    assert free * 4 - 8 <= len(graph) <= free * 4 + 1  # all but what lies behind a goal, and the start once more
     for node in graph.nodes:
         assert node.depth == len(graph.path(graph.nodes.index(node)))
 
@@ -77,7 +76,7 @@ def test_depths_are_shortest_and_the_batch_does_not_matter():
 
 def test_merged_situations_look_the_same():
     """Keys decide what is one situation; two ways to one key must show one image."""
-    _, graph = graph_of("BabyAI-PutNextLocal-v0", 2, actions=MOVES + INTERACTIONS, interaction_cost=0)
+    _, graph = graph_of("BabyAI-PutNextLocal-v0", 2, actions=MOVES + INTERACTIONS)
     grown(graph, limit=600)
     rng = np.random.default_rng(0)
     checked = 0
@@ -100,21 +99,74 @@ def test_putting_an_object_back_is_no_change():
     while history.images[-1][grid.FRONT_CELL][0] not in (5, 6, 7):
         action = int(rng.choice(MOVES))
         history = history.extended(action, env.step(action)[0])
-    graph = SearchGraph(model.rollout_state([history]), SeenMap(history.observation()), actions=INTERACTIONS)
-    graph.open(0)
-    new = graph.expand(8)
-    picked = next(node for node in new if graph.nodes[node].action == grid.PICKUP)
+    seen = SeenMap(history.observation())
+    seen.time = len(history)
+    graph = SearchGraph(model.rollout_state([history]), seen, actions=INTERACTIONS)
+    (picked,) = graph.imagine([(0, grid.PICKUP)])
     assert graph.nodes[picked].key[3] != graph.nodes[0].key[3]
-    graph.open(picked)
-    graph.expand(8)
-    assert graph.nodes[picked].children[grid.DROP] == 0
+    assert graph.imagine([(picked, grid.DROP)]) == [0]
 
 
 def test_interactions_cost_what_was_asked():
-    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS, interaction_cost=4)
-    grown(graph, limit=400)
+    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS)
+    frontier = Frontier(graph, interaction_cost=4)
+    while len(graph) < 400:
+        frontier.expand(64)
     handled = [node for node in graph.nodes if node.action in INTERACTIONS]
     assert handled
-    for node in graph.nodes[1:]:
+    for index, node in enumerate(graph.nodes[1:], 1):
         extra = 4 if node.action in INTERACTIONS else 0
-        assert node.cost == graph.nodes[node.parent].cost + 1 + extra
+        assert frontier.costs[index] == frontier.costs[node.parent] + 1 + extra
+
+
+def test_the_policy_orders_the_search_and_is_asked_once_a_node():
+    meter = Meter(Budget())
+    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, meter=meter, actions=MOVES + INTERACTIONS)
+    frontier = Frontier(graph, prior_weight=1.0)
+    while not any(node.success > 0.5 for node in graph.nodes):
+        frontier.expand(64, slack=1.0)
+    asked = [node for node in graph.nodes if node.policy is not None]
+    assert meter.nodes == len(graph) - 1
+    assert len(asked) < len(graph) < 100
+    passes = meter.forward_passes
+    graph.policy([index for index, node in enumerate(graph.nodes) if node.policy is not None])
+    assert meter.forward_passes == passes
+    graph.policy(range(len(graph)))
+    assert meter.forward_passes == passes + 1
+    _, blind = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS)
+    assert len(grown(blind, limit=len(graph))) >= len(graph)
+    assert not any(node.success > 0.5 for node in blind.nodes)
+
+
+def test_equal_moves_of_one_pass_are_imagined_once():
+    meter = Meter(Budget())
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0, meter=meter)
+    left, right = graph.imagine([(0, grid.LEFT), (0, grid.RIGHT)])
+    once, again = graph.imagine([(left, grid.LEFT), (right, grid.RIGHT)])
+    assert once == again
+    assert (meter.forward_passes, meter.nodes) == (2, 3)
+    assert graph.imagine([(right, grid.RIGHT)]) == [once]
+    assert meter.forward_passes == 2
+
+
+def test_the_shortest_known_way_is_found_whatever_way_was_imagined_first():
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0)
+    node = 0
+    for _ in range(3):
+        (node,) = graph.imagine([(node, grid.LEFT)])
+    assert len(graph.path(node)) == 3
+    assert graph.shortest([node]) == [(grid.RIGHT, node)]
+
+
+def test_an_episode_may_begin_in_front_of_its_goal():
+    """The bot turns around itself where it stands; the planner too must find out that it need not go."""
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0)
+    (left,) = graph.imagine([(0, grid.LEFT)])
+    (back,) = graph.imagine([(left, grid.RIGHT)])
+    assert back != 0
+    assert graph.nodes[back].key == graph.nodes[0].key
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0)
+    graph.seen.time = 1
+    graph = SearchGraph(graph.nodes[0].state, graph.seen)
+    (left,) = graph.imagine([(0, grid.LEFT)])
+    assert graph.imagine([(left, grid.RIGHT)]) == [0]

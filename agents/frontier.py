@@ -1,0 +1,88 @@
+"""What to imagine next, cheapest first: the order of best-first search."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from wmtoolkit.agents.search_graph import INTERACTIONS, SearchGraph, doubted
+from wmtoolkit.world import grid
+
+
+class Frontier:
+    """Candidates of a search: situations whose actions are not weighed yet, and actions not imagined yet.
+
+    An action costs one step, plus ``prior_weight`` times its surprise -log pi under the model's own policy (the order
+    of Levin tree search, Orseau et al. 2018, with a sum for its product). What lies behind an action that handles
+    something costs ``interaction_cost`` more. The policy is asked only in situations whose turn has come.
+
+    Args:
+        graph: grows by ``expand``; the frontier begins at its root.
+        prior_weight: 0 goes by distance alone and asks for no policy.
+        interaction_cost: in steps.
+        failure_threshold: P(FAILURE) from which a situation is a dead end.
+    """
+
+    def __init__(
+        self,
+        graph: SearchGraph,
+        *,
+        prior_weight: float = 0.0,
+        interaction_cost: float = 0.0,
+        failure_threshold: float = 0.5,
+    ) -> None:
+        self._graph, self._prior_weight = graph, prior_weight
+        self._interaction_cost, self._failure_threshold = interaction_cost, failure_threshold
+        self._nodes = [(0.0, 0)]
+        self._actions: list[tuple[float, int, int]] = []
+        self.costs = {0: 0.0}
+        """What the way to each node cost, by which it was found first."""
+
+    @property
+    def next_cost(self) -> float:
+        """The least that anything not imagined yet costs; infinite if nothing is left."""
+        opened = self._actions[0][0] if self._actions else np.inf
+        return min(opened, self._nodes[0][0] + 1 if self._nodes else np.inf)
+
+    def expand(self, batch: int, slack: float = 0.0, ask: bool = True) -> list[int]:
+        """Imagine the cheapest candidates in one forward pass, after one more for the policy where it is needed.
+
+        Args:
+            batch: most candidates taken.
+            slack: how much dearer than the cheapest the others may be, in steps.
+            ask: whether there is room for asking the policy; without it all actions are as likely.
+
+        Returns:
+            The new nodes; empty if all candidates turned out to be known.
+        """
+        self._weigh(self.next_cost + slack, ask)
+        limit = (self._actions[0][0] if self._actions else 0.0) + slack
+        chosen: dict[tuple[int, int], float] = {}
+        while self._actions and len(chosen) < batch and self._actions[0][0] <= limit:
+            cost, node, action = heapq.heappop(self._actions)
+            if self._graph.known(node, action) is None:
+                chosen[node, action] = cost
+        before = len(self._graph)
+        for child, ((_, action), cost) in zip(self._graph.imagine(chosen), chosen.items(), strict=True):
+            if child >= before and child not in self.costs:
+                cost += self._interaction_cost if action in INTERACTIONS else 0.0
+                self.costs[child] = cost
+                if self._graph.nodes[child].failure < self._failure_threshold:
+                    heapq.heappush(self._nodes, (cost, child))
+        return list(range(before, len(self._graph)))
+
+    def _weigh(self, limit: float, ask: bool) -> None:
+        """Make candidates of the actions of the situations whose turn has come."""
+        due = []
+        while self._nodes and self._nodes[0][0] + 1 <= limit:
+            due.append(heapq.heappop(self._nodes)[1])
+        if self._prior_weight and ask and due:
+            policy = doubted(self._graph.policy(due))
+        else:
+            policy = np.ones((len(due), len(grid.ACTIONS)))
+        for node, surprise in zip(due, -np.log(policy), strict=True):
+            for action in self._graph.useful(node):
+                if self._graph.known(node, action) is None:
+                    cost = self.costs[node] + 1 + self._prior_weight * surprise[action]
+                    heapq.heappush(self._actions, (float(cost), node, action))

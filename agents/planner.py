@@ -1,0 +1,230 @@
+"""What all planners share: they act by a plan, check it against each observation, and plan again when it fails."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.exploration import exploration_path
+from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
+from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph, doubted
+from wmtoolkit.agents.seen_map import SIZE, SeenMap
+from wmtoolkit.errors import UserError
+from wmtoolkit.world import grid
+from wmtoolkit.world.trajectory import Trajectory
+
+ACTION_SETS = {"all": MOVES + INTERACTIONS, "moves": MOVES}
+GUESS = 0.05
+"""P(SUCCESS) below the threshold that is still worth a try when there is nothing left to see."""
+WANDER = 8
+"""Steps of a walk that only hopes to see something new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a plan and what it is expected to show."""
+
+    action: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plan that was thought of: its actions, what it is worth to its planner, and P(SUCCESS) at its end."""
+
+    actions: tuple[int, ...]
+    score: float
+    success: float
+    kind: str
+
+
+class Planner(ABC):
+    """Imagines, acts in the level, and imagines again whenever it sees what it did not imagine.
+
+    Each search starts from all that was really seen and grows a graph of imagined situations, in which equal ones are
+    merged; how it grows is what planners differ in (``_grow``). Where it meets a situation whose predicted P(SUCCESS)
+    is above ``goal_threshold``, the plan is the shortest known way there. Where it meets none, the plan goes where
+    imagined views show most cells never seen. A plan is followed as long as the level looks as imagined. A goal that
+    did not end the episode was a false one and is not tried again, from whichever side it is faced: what was faced
+    and carried is remembered.
+
+    Prior knowledge of MiniGrid it uses: ``SearchGraph`` (dead reckoning, actions that change nothing) and
+    ``SeenMap``. Missions that want several things done in order have progress that no view shows; situations that
+    differ only in it are merged, so such missions are beyond it.
+
+    Args:
+        world_model: what it imagines with.
+        seed: of all that is drawn.
+        max_forward_passes, max_milliseconds, max_nodes: see ``Budget``; of one decision.
+        goal_threshold: P(SUCCESS) from which a situation is a goal.
+        failure_threshold: P(FAILURE) from which a situation is avoided.
+        discount: weight of seeing a new cell one step later.
+        actions: ``"all"`` but done, or ``"moves"`` only (enough where nothing must be handled).
+
+    Raises:
+        UserError: for a budget of nothing or an unknown set of actions.
+    """
+
+    def __init__(
+        self,
+        *,
+        world_model: WorldModel,
+        seed: int = 0,
+        max_forward_passes: int = Budget.max_forward_passes,
+        max_milliseconds: float = Budget.max_milliseconds,
+        max_nodes: int = Budget.max_nodes,
+        goal_threshold: float = 0.5,
+        failure_threshold: float = 0.5,
+        discount: float = 0.93,
+        actions: str = "all",
+    ) -> None:
+        if actions not in ACTION_SETS:
+            raise UserError(f"actions is one of {', '.join(ACTION_SETS)}, not {actions!r}")
+        for name, share in (("goal_threshold", goal_threshold), ("discount", discount)):
+            if not 0 < share <= 1:
+                raise UserError(f"{name} must be above 0 and at most 1, not {share}")
+        self.budget = Budget(max_forward_passes, max_milliseconds, max_nodes)
+        self.diagnostics: dict[str, Any] = {}
+        self._world_model, self._actions = world_model, ACTION_SETS[actions]
+        self._goal_threshold, self._failure_threshold = goal_threshold, failure_threshold
+        self._discount = discount
+        self._rng = np.random.default_rng(seed)
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._history: Trajectory | None = None
+        self._seen: SeenMap | None = None
+        self._plan: deque[Step] = deque()
+        self._last: Step | None = None
+        self._to_goal = False
+        self._fruitless = 0
+        self._false_goals: set[tuple] = set()
+
+    def act(self, observation: Observation) -> int:
+        meter = Meter(self.budget)
+        self._history = remembered(self._history, None if self._last is None else self._last.action, observation)
+        if self._seen is None or self._last is None:
+            self._seen = SeenMap(observation)
+        else:
+            self._seen.update(self._last.action, observation, self._last.node.image)
+        reason = self._reason_to_plan(observation)
+        thought: dict[str, Any] = {}
+        if reason is not None:
+            thought = self._search(meter, self._history, self._seen)
+        self._last = self._plan.popleft()
+        end = self._plan[-1] if self._plan else self._last
+        self.diagnostics = {
+            **meter.summary(),
+            **thought,
+            "reason": reason or "as imagined",
+            "goal": self._to_goal,
+            "plan": [step.action for step in (self._last, *self._plan)],
+            "success_probability": end.node.success,
+            "imagined_image": self._last.node.image,
+            "imagined_direction": self._last.node.direction,
+            "imagined_confidence": self._last.node.confidence,
+        }
+        return self._last.action
+
+    @abstractmethod
+    def _grow(self, graph: SearchGraph, meter: Meter) -> Sequence[Candidate]:
+        """Imagine, starting at the root, until a goal is found, the budget is spent or nothing is left.
+
+        At least one situation must be imagined, whatever the budget.
+
+        Returns:
+            What was considered, for people to look at. A goal is not told: it is looked for in the graph.
+        """
+
+    def _reason_to_plan(self, observation: Observation) -> str | None:
+        """Why the present plan is not followed, or None; notes a false goal."""
+        if self._last is None:
+            return "first observation"
+        if not self._plan and self._to_goal:
+            self._false_goals.add(_handled(self._last.node))
+            return "false goal"
+        if not np.array_equal(self._last.node.image, observation["image"]):
+            return "not as imagined"
+        return None if self._plan else "plan finished"
+
+    def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
+        """Make a new plan of at least one step; returns what people may want to see of the search."""
+        root = self._world_model.rollout_state([history])
+        meter.add(1, 1)
+        graph = SearchGraph(root, seen, meter, self._actions)
+        candidates = list(self._grow(graph, meter))
+        thought = {"graph": graph, "candidates": candidates}
+        path = graph.shortest(self._goals(graph))
+        if not path and self._to_goal and self._passable(seen):
+            return thought  # the goal was forgotten or is hidden for now, but the way is still free
+        self._to_goal = bool(path)
+        path = path or exploration_path(graph, seen, discount=self._discount)
+        if not path:
+            path = self._best_guess(graph)
+            self._to_goal = bool(path)
+        path = path or self._wander(graph, seen)
+        self._fruitless = 0 if self._to_goal else self._fruitless + 1
+        self._plan = deque(Step(action, graph.nodes[node]) for action, node in path)
+        return thought
+
+    def _goals(self, graph: SearchGraph) -> list[int]:
+        return [node for node in range(1, len(graph)) if self._promises(graph.nodes[node])]
+
+    def _promises(self, node: Node, threshold: float | None = None) -> bool:
+        """Whether a node is a goal not yet found false."""
+        threshold = self._goal_threshold if threshold is None else threshold
+        return node.success >= threshold and _handled(node) not in self._false_goals
+
+    def _best_guess(self, graph: SearchGraph) -> list[tuple[int, int]]:
+        """With nothing left to see: the way to the likeliest success, if any is likelier than chance."""
+        likely = [i for i, node in enumerate(graph.nodes) if i and self._promises(node, GUESS)]
+        return graph.shortest([max(likely, key=lambda node: graph.nodes[node].success)]) if likely else []
+
+    def _wander(self, graph: SearchGraph, seen: SeenMap) -> list[tuple[int, int]]:
+        """The last resort: a walk through the graph drawn from the model's policy, away from where it has been."""
+        way: list[tuple[int, int]] = []
+        node, been = 0, {0}
+        while len(way) < WANDER:
+            at = graph.nodes[node]
+            options = [(action, child) for action, child in at.children.items() if child not in been]
+            safe = [pair for pair in options if graph.nodes[pair[1]].failure < self._failure_threshold]
+            if not safe and (way or not options):
+                break
+            options = safe or options
+            visits = np.array([seen.visits[graph.nodes[child].key[:3]] for _, child in options])
+            weights = doubted(at.policy)[[action for action, _ in options]] / (1 + visits)
+            action, node = options[int(self._rng.choice(len(options), p=weights / weights.sum()))]
+            way.append((action, node))
+            been.add(node)
+        return way
+
+    def _passable(self, seen: SeenMap) -> bool:
+        """Whether, for all that was really seen, nothing blocks the rest of the plan."""
+        if not self._plan:
+            return False
+        position, direction = np.array(seen.position), seen.direction
+        for step in self._plan:
+            if step.action == grid.FORWARD:
+                position = (position + grid.forward_vector(direction)) % SIZE
+                cell = seen.cells[tuple(position)]
+                if cell[0] != grid.UNSEEN and not grid.enterable(cell):
+                    return False
+            elif step.action in (grid.LEFT, grid.RIGHT):
+                direction = (direction + (1 if step.action == grid.RIGHT else -1)) % 4
+        return True
+
+
+def _handled(node: Node) -> tuple:
+    """What a goal was about: the cell faced, what it shows, and what is carried."""
+    x, y, direction, carried, _ = node.key
+    step = grid.forward_vector(direction)
+    front = tuple(node.image[grid.FRONT_CELL].tolist())
+    return (x + int(step[0])) % SIZE, (y + int(step[1])) % SIZE, front, carried
