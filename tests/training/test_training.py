@@ -18,6 +18,7 @@ from wmtoolkit import AnyOrderWorldModel
 from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.training.config import load_config
+from wmtoolkit.training.curriculum import curriculum, plot_curriculum
 from wmtoolkit.training.loop import train
 
 COMMON = ("logging.trackers=[]", "training.mixed_precision=float32")
@@ -185,11 +186,74 @@ def test_training_starts_from_given_weights(data: str, tmp_path: Path) -> None:
         train(_tiny("model.num_hidden_layers=3"), tmp_path / "other", [data], init=Path(first["checkpoint"]))
 
 
-def test_a_batch_must_divide_among_processes() -> None:
-    from types import SimpleNamespace
+def test_a_batch_must_divide_among_parts(data: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="4 windows cannot be divided among 1 processes in 5 parts"):
+        train(_tiny("training.accumulation=5"), tmp_path / "run", [data])
 
-    from wmtoolkit.training.loop import _share
 
-    assert _share(8, SimpleNamespace(num_processes=2, process_index=1)) == slice(4, 8)
-    with pytest.raises(UserError, match="cannot be divided among 3"):
-        _share(8, SimpleNamespace(num_processes=3, process_index=0))
+def test_a_batch_in_parts_equals_a_whole_one(data: str, tmp_path: Path) -> None:
+    settings = ("training.steps=6", "logging.every=1", "training.muon_learning_rate=1e-6")
+    train(_tiny(*settings), tmp_path / "one", [data])
+    train(_tiny(*settings, "training.accumulation=3"), tmp_path / "three", [data])
+    assert _losses(tmp_path / "three") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_the_moving_average_is_what_is_kept(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ("training.steps=6", "training.checkpoint_every=3", "training.keep_last=3")
+    train(_tiny(*settings, "training.ema=0.5", "training.schedule=cosine"), out, [data])
+    last = _weights(out)
+    name = "model.layers.0.attention.dense.weight"
+    average = last[f"training_state.safetensors/average.llada2.{name}"]
+    assert not torch.equal(average, last[f"model.safetensors/{name}"])
+    kept = load_file(out / "checkpoint" / "model.safetensors")[name]
+    before = load_file(out / "checkpoints" / "step-0000003" / "training_state.safetensors")
+    assert torch.equal(kept, average) or torch.equal(kept, before[f"average.llada2.{name}"])
+
+
+def test_a_resumed_average_equals_an_uninterrupted_one(data: str, tmp_path: Path) -> None:
+    settings = ("training.steps=4", "training.checkpoint_every=2", "training.ema=0.9")
+    train(_tiny(*settings), tmp_path / "whole", [data])
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-0000004")
+    train(_tiny(*settings), tmp_path / "cut", [data], resume=True)
+    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_training_stops_early_without_gain(data: str, tmp_path: Path) -> None:
+    # At a rate that destroys what was learnt, the first checkpoint stays the best.
+    settings = ("training.steps=40", "training.checkpoint_every=2", "training.patience=2", "training.warmup=1")
+    result = train(
+        _tiny(*settings, "training.learning_rate=30", "training.gradient_clip=1e9"), tmp_path / "run", [data]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    bounds = [line["validation_nll_per_step"] for line in lines if "validation_nll_per_step" in line]
+    assert result["step"] < 40
+    assert min(bounds) not in bounds[-2:]
+    assert result["best_validation_nll"] == min(bounds)
+
+
+def test_a_batch_in_which_nothing_counts_is_an_error(data: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is asked in the batch of step 1"):
+        train(_tiny("masking.strategy=outcome", "masking.full_share=0", "loss.outcome=0", "loss.action=0"),
+              tmp_path / "run", [data])  # fmt: skip
+
+
+def test_curriculum_ends_at_the_mixture() -> None:
+    masking = load_config("tiny", ["masking.strategy=scheduled", "masking.curriculum=0.5"]).masking
+    start, ratio = curriculum(masking, 0.0)
+    assert start["cell"] == 1
+    assert ratio == masking.first_ratio
+    assert curriculum(masking, 0.25)[1] == pytest.approx((1 + masking.first_ratio) / 2)
+    for progress in (0.5, 1.0):
+        mixture, ratio = curriculum(masking, progress)
+        assert ratio == 1
+        assert mixture == pytest.approx(masking.mixture, abs=1e-9)
+
+
+def test_the_curriculum_is_drawn(tmp_path: Path) -> None:
+    plot_curriculum(load_config("tiny").masking, tmp_path / "curriculum.svg")
+    text = (tmp_path / "curriculum.svg").read_text()
+    assert "<svg" in text
+    assert "scale of ratios" in text or "matplotlib" in text

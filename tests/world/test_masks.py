@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 
 from wmtoolkit import Trajectory, WorldTokenizer
 from wmtoolkit.world import masks
-from wmtoolkit.world.tokenizer import ACTION, BLOCK, FIRST_CELL, OUTCOME
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME
 
 TOKENIZER = WorldTokenizer()
 
@@ -31,6 +31,54 @@ def test_attribute_masks_hide_each_attribute_on_its_own() -> None:
     assert 0.2 < partial < 0.6
     ratio = 1 - drawn.cells.mean(axis=(1, 2))
     assert np.quantile(ratio, [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.05)
+
+
+def test_belief_masks_hide_whole_cells_and_nothing_else() -> None:
+    drawn = _draw("belief")
+    assert drawn.slots.all()
+    assert np.isin(drawn.cells.sum(-1), (0, 3)).all()
+    ratio = 1 - drawn.cells.any(-1).mean(axis=1)
+    assert np.quantile(ratio, [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["cell", "attribute", "belief"])
+def test_ratios_are_scaled(name: str) -> None:
+    drawn = masks.draw({name: 1.0}, (4000,), np.random.default_rng(0), largest=0.2)
+    hidden = 1 - drawn.cells.mean(axis=(1, 2))
+    assert hidden.mean() == pytest.approx(0.1, abs=0.01)
+    assert hidden.max() < 0.45
+
+
+def test_goal_masks_show_the_present_and_the_wish() -> None:
+    count = 3000
+    rng = np.random.default_rng(0)
+    first, length = rng.integers(0, 2, count), rng.integers(2, 5, count)
+    ends = masks.Ends(first, first + length, rng.random(count) < 0.5)
+    drawn = masks.draw({"goal": 1.0}, (count, 7), rng, ends=ends)
+    assert (drawn.strategy == masks.NAMES.index("goal")).all()
+    window = np.arange(count)
+    assert drawn.slots[window, first].all()
+    assert drawn.cells[window, first].all()
+    assert not drawn.slots[window, ends.last, ACTION].any()
+    assert drawn.slots[window, ends.last, OUTCOME].all()
+    whole = drawn.cells[window, ends.last].all(axis=(1, 2))
+    assert (whole == drawn.cells[window, ends.last].any(axis=(1, 2))).all()
+    assert (whole == drawn.slots[window, ends.last, DIRECTION]).all()
+    assert whole[~ends.success].all()
+    assert whole[ends.success].mean() == pytest.approx(0.5, abs=0.05)
+    between = (np.arange(7) > first[:, None]) & (np.arange(7) < ends.last[:, None])
+    assert not drawn.slots[between].any()
+    assert not drawn.cells[between].any()
+
+
+def test_goal_masks_share_windows_with_others() -> None:
+    ends = masks.Ends(np.zeros(4000, int), np.full(4000, 3), np.ones(4000, bool))
+    drawn = masks.draw({"goal": 1, "inverse": 3}, (4000, 4), np.random.default_rng(0), ends=ends)
+    goal = drawn.strategy == masks.NAMES.index("goal")
+    assert (goal.all(axis=1) == goal.any(axis=1)).all()
+    assert goal.mean() == pytest.approx(0.25, abs=0.03)
+    with pytest.raises(ValueError, match="goal"):
+        masks.draw({"goal": 1}, (4, 4), np.random.default_rng(0))
 
 
 def test_fixed_masks_hide_fifteen_percent() -> None:

@@ -55,7 +55,7 @@ def draw_batch(
     rng = np.random.default_rng((seed, step, rank))
     full = rng.random() < sampler.full_share
     count = world.span if full else world.recent + 1
-    size = max(1, sampler.batch_size * 2 * world.recent // world.span) if full else sampler.batch_size
+    size = full_size(sampler.batch_size, world) if full else sampler.batch_size
     episode, start = _starts(frames, sampler, size, count - 1, rng)
     window = windows.cut(frames, episode, start, count, world)
     hidden = rng.random(size) < sampler.behaviour_dropout
@@ -67,6 +67,11 @@ def draw_batch(
     drawn = masks.draw(sampler.full_mixture, (size, count), rng, largest=sampler.largest_ratio, ends=_ends(window))
     mission_target = _hide_words(window, sampler.mission_share, rng)
     return replace(full_attention_batch(window, drawn, bot, world), mission_target=mission_target)
+
+
+def full_size(batch_size: int, world: WorldConfig) -> int:
+    """Windows in a batch under full attention: as many as hold about the tokens of a block-causal batch."""
+    return max(1, batch_size * 2 * world.recent // world.span)
 
 
 def _ends(window: windows.Window) -> masks.Ends:

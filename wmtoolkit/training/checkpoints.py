@@ -52,6 +52,8 @@ def save_step(
         tensors, rest = _flatten(optimizers)
         tensors |= _averaged(average)
         save_file(tensors, temporary / _STATE)
+        if average is not None:
+            numbers = {**numbers, "averaged": int(average.n_averaged)}
         (temporary / _NUMBERS).write_text(json.dumps({"step": step, **numbers, "optimizers": rest}), encoding="utf-8")
         for name in (_STATE, _NUMBERS):
             with (temporary / name).open("rb") as handle:
@@ -87,6 +89,8 @@ def load_step(
             _restore(optimizer, tensors, numbers["optimizers"][name], name)
         for name, value in _averaged(average).items():
             value.copy_(tensors[name])
+        if average is not None:
+            average.n_averaged.fill_(numbers["averaged"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"training checkpoint {path} cannot be read ({error}); remove it to resume from the one before"
@@ -95,11 +99,10 @@ def load_step(
 
 
 def _averaged(average: AveragedModel | None) -> dict[str, torch.Tensor]:
-    """The averaged parameters and how often they were updated, as they are, not copied."""
+    """The averaged parameters, as they are, not copied."""
     if average is None:
         return {}
-    values = {f"average.{name}": value.detach() for name, value in average.module.named_parameters()}
-    return {**values, "average.updates": average.n_averaged}
+    return {f"average.{name}": value.detach() for name, value in average.module.named_parameters()}
 
 
 def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -123,8 +126,8 @@ def _restore(
 ) -> None:
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        owner, index, entry = key.split(".", 2)
-        if owner == name:
+        if key.startswith(f"{name}."):
+            _, index, entry = key.split(".", 2)
             state.setdefault(int(index), {})[entry] = value
     for key, value in rest.items():
         index, entry = key.split(".", 1)

@@ -24,7 +24,7 @@ from wmtoolkit.data.collection import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import git_commit, versions, write_json
 from wmtoolkit.progress import progress
-from wmtoolkit.training.batches import Sampler, draw_batch
+from wmtoolkit.training.batches import Sampler, draw_batch, full_size
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
 from wmtoolkit.training.config import Config, write_config
 from wmtoolkit.training.curriculum import curriculum
@@ -74,6 +74,7 @@ def train(
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tensorboard")),
     )
     main = accelerator.is_main_process
+    _check_size(config, accelerator.num_processes)
     if main:
         out.mkdir(parents=True, exist_ok=True)
     paths = list(data) or _own_data(config, out, workers, accelerator)
@@ -177,16 +178,24 @@ def train(
     }
 
 
+def _check_size(config: Config, processes: int) -> None:
+    """Every process must get a window of every batch, and of every part of it."""
+    parts = config.training.accumulation
+    size = config.training.batch_size
+    if config.masking.full_share:
+        size = min(size, full_size(size, config.world))
+    if size < processes * parts:
+        raise UserError(
+            f"a batch of {size} windows cannot be divided among {processes} "
+            f"processes in {parts} parts; raise training.batch_size, or lower world.span"
+        )
+
+
 def _backward(
     accelerator: Accelerator, module: nn.Module, batch: Batch, weights: Weights, parts: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Gradients of this process's share of a batch, in some parts; its loss, and (2,) sums and counts by kind."""
     size, count = len(batch.given), accelerator.num_processes
-    if size < count * parts:
-        raise UserError(
-            f"a batch of {size} windows cannot be divided among {count} processes in {parts} parts; raise "
-            "training.batch_size"
-        )
     edges = [size * (accelerator.process_index * parts + part) // (count * parts) for part in range(parts + 1)]
     loss = torch.zeros((), device=accelerator.device)
     sums: dict[str, torch.Tensor] = {}
