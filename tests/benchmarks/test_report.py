@@ -19,7 +19,7 @@ def folders(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """An evaluation, and rollouts of two agents with a film, of the tiny model."""
     root = tmp_path_factory.mktemp("results")
     data = str(collect(LEVEL, 60, out=root / "data"))
-    evaluate(checkpoint, [data], limit=40, nll_episodes=2, out=root / "evaluate")
+    evaluate(checkpoint, [data], samples=40, out=root / "evaluate")
     rollout(agent="random", level=LEVEL, episodes=2, seed=900_000, out=root / "random")
     rollout(
         agent="policy", level=LEVEL, checkpoint=checkpoint, episodes=1, seed=900_000, out=root / "policy",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
+from wmtoolkit.evaluation.intervals import Tally, bootstrap_mean, wilson
 
 
 def test_wilson_matches_published_values() -> None:
@@ -27,3 +27,59 @@ def test_the_bootstrap_covers_the_mean_and_narrows() -> None:
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert bootstrap_mean(np.ones(5), rng) == (1.0, 1.0)
+
+
+def test_a_share_counts_independent_episodes() -> None:
+    # Two episodes of 50 steps, one all right and one all wrong: var(p) = 2/1 * (25² + 25²) / 100² = 0.25, which is
+    # that of a single trial.
+    split = Tally.of("share", np.repeat([1, 0], 50), np.repeat([3, 8], 50))
+    assert split.value == 0.5
+    assert split.interval() == pytest.approx(wilson(0.5, 1))
+    # Ten episodes of one step, 7 right: var(p) = 10/9 * 2.1 / 100, so 0.21 / 0.02333 = 9 effective trials.
+    apart = Tally.of("share", np.arange(10) < 7, np.arange(10))
+    assert apart.interval() == pytest.approx(wilson(6.3, 9))
+    assert apart.entry() == {"value": 0.7, "ci95": list(apart.interval()), "n": 10}
+
+
+def test_a_share_without_errors_is_not_certain() -> None:
+    perfect = Tally.of("share", np.ones(200), np.repeat(np.arange(20), 10))
+    assert perfect.value == 1
+    assert perfect.interval() == pytest.approx(wilson(200, 200))
+
+
+def test_f1_follows_from_hits_and_errors() -> None:
+    # 3 hits, 1 false alarm, 0 misses: F1 = 2*3 / (2*3 + 1 + 0).
+    tally = Tally.of("f1", np.array([1, 1, 1, 0]), np.arange(4))
+    assert tally.value == pytest.approx(6 / 7)
+    low, high = tally.interval()
+    assert low < 6 / 7 < high <= 1
+
+
+def test_weights_count_for_the_value_and_not_as_evidence() -> None:
+    plain = Tally.of("share", np.array([1, 1, 0, 1]), np.arange(4))
+    heavy = Tally.of("share", np.array([1, 1, 0, 1]), np.arange(4), np.full(4, 1000.0))
+    assert heavy.value == plain.value
+    assert heavy.interval() == pytest.approx(plain.interval())
+    uneven = Tally.of("share", np.array([1, 0]), np.arange(2), np.array([3.0, 1.0]))
+    assert uneven.value == 0.75
+
+
+def test_levels_join_by_their_sums() -> None:
+    rng = np.random.default_rng(0)
+    parts = [Tally.of("mean", rng.normal(size=30), rng.integers(0, 5, 30)) for _ in range(3)]
+    joined = Tally.joined(parts)
+    assert joined.value == pytest.approx(np.mean([part.value for part in parts]))
+    assert joined.entry()["n"] == 90
+    assert len(joined.total) == sum(len(part.total) for part in parts)
+
+
+def test_the_interval_of_a_mean_covers_it_about_95_times_in_100() -> None:
+    """Episodes differ in their means: an interval that took steps as independent would cover far less often."""
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        level = rng.normal(0, 1, 40)
+        episode = np.repeat(np.arange(40), 10)
+        low, high = Tally.of("mean", level[episode] + rng.normal(0, 0.3, 400), episode).interval()
+        covered += low < 0 < high
+    assert 178 <= covered <= 199

@@ -1,4 +1,4 @@
-"""Prediction metrics against hand-computed values."""
+"""Prediction metrics against hand-computed values, and what they must not look at."""
 
 from dataclasses import replace
 
@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
+from wmtoolkit.evaluation.calibration import Calibration
 from wmtoolkit.evaluation.prediction import (
     StepPredictions,
-    action_accuracy,
-    calibration_error,
+    action_tally,
     copy_last_frame,
     dead_reckoned_map,
-    mission_swap,
-    outcome_metrics,
-    prediction_metrics,
-    transitions,
+    event_tallies,
+    model_predictions,
+    outcome_tallies,
+    prediction_tallies,
 )
-from wmtoolkit.world import grid
+from wmtoolkit.evaluation.prior import CellPrior
+from wmtoolkit.evaluation.transitions import NAMES, Transitions, all_steps, draw_steps, events, transitions
+from wmtoolkit.world import grid, windows
 from wmtoolkit.world.trajectory import Outcome
 
 
@@ -37,15 +39,23 @@ def _view(**cells: tuple[int, int, int]) -> np.ndarray:
     return image
 
 
+def _steps(*trajectories: Trajectory) -> Transitions:
+    frames = windows.Frames.from_trajectories(trajectories)
+    return transitions(frames, all_steps(frames))
+
+
 BALL, EMPTY, WALL = (6, 0, 0), (grid.EMPTY, 0, 0), (grid.WALL, 5, 0)
+FORWARD_STEP = (
+    # The agent looks right (+x), sees a free cell ahead and a ball two cells ahead, and steps forward: now the ball is
+    # right ahead (known), a wall behind it is new (revealed), and the cell left of the ball, known as empty, is a wall.
+    [grid.FORWARD],
+    [_view(c3r5=EMPTY, c3r4=BALL, c2r4=EMPTY), _view(c3r5=BALL, c3r4=WALL, c2r5=WALL)],
+    [0, 0],
+)
 
 
 def test_known_revealed_and_changed_cells_are_told_apart() -> None:
-    # The agent looks right (+x), sees a free cell ahead and a ball two cells ahead, and steps forward: now the ball is
-    # right ahead (known), a wall behind it is new (revealed), and the cell left of the ball, known as empty, is a wall.
-    first = _view(c3r5=EMPTY, c3r4=BALL, c2r4=EMPTY)
-    second = _view(c3r5=BALL, c3r4=WALL, c2r5=WALL)
-    steps = transitions([_walk([grid.FORWARD], [first, second], [0, 0])])
+    steps = _steps(_walk(*FORWARD_STEP))
 
     def cells(mask: np.ndarray) -> set[tuple[int, int]]:
         return {tuple(map(int, divmod(index, 7))) for index in np.flatnonzero(mask)}
@@ -56,15 +66,32 @@ def test_known_revealed_and_changed_cells_are_told_apart() -> None:
     assert cells(steps.changed[0]) == {(2, 5)}
 
 
+def test_the_age_of_a_cell_is_how_long_ago_it_was_seen() -> None:
+    there, away = _view(c3r5=BALL), _view(c3r5=WALL)
+    # Looking right at a ball, the agent turns away for six steps and back: the ball was last seen 8 steps ago.
+    turns = [grid.LEFT] * 2 + [grid.DONE] * 4 + [grid.RIGHT] * 2
+    headings = [0, 3, 2, 2, 2, 2, 2, 3, 0]
+    steps = _steps(_walk(turns, [there, *[away] * 7, there], headings))
+    ahead = 3 * 7 + 5
+    assert steps.age[-1, ahead] == 8
+    assert steps.known[-1, ahead]
+    assert not steps.changed[-1, ahead]
+    assert steps.age[2, ahead] == 1
+    assert (steps.age[~steps.known] == -1).all()
+    said = StepPredictions(steps.cells, steps.headings, steps.outcomes)
+    found = prediction_tallies(steps, said, len(steps))["remembered_cell_accuracy"]
+    assert found.entry()["n"] == int(((steps.age >= 5) & (steps.age <= 30)).sum()) > 0
+
+
 def test_each_metric_counts_its_own_cells() -> None:
-    first = _view(c3r5=EMPTY, c3r4=BALL, c2r4=EMPTY)
-    second = _view(c3r5=BALL, c3r4=WALL, c2r5=WALL)
-    steps = transitions([_walk([grid.FORWARD], [first, second], [0, 0])])
+    steps = _steps(_walk(*FORWARD_STEP))
     wrong = steps.cells.copy()
     wrong[0, 2 * 7 + 5] += 1  # the changed cell
     wrong[0, 0] += 1  # a cell of which nothing is known
-    said = StepPredictions(wrong, steps.headings, steps.outcomes, np.full((1, 49), 0.9))
-    found = {name: entry["value"] for name, entry in prediction_metrics(steps, said).items()}
+    log_probs = np.full((1, 52), -0.5, np.float32)
+    said = StepPredictions(wrong, steps.headings, steps.outcomes, np.full((1, 49), 0.9), log_probs)
+    prior = CellPrior(np.full((49, 420), -2.0))
+    found = {name: tally.value for name, tally in prediction_tallies(steps, said, 1, prior).items()}
     assert found["known_cell_accuracy"] == pytest.approx(2 / 3)
     assert found["changed_cell_accuracy"] == 0
     assert found["revealed_cell_accuracy"] == 1
@@ -72,74 +99,179 @@ def test_each_metric_counts_its_own_cells() -> None:
     assert found["frame_exact"] == 0
     assert found["known_frame_exact"] == 0
     assert found["direction_accuracy"] == 1
-    assert found["ece"] == pytest.approx(abs(47 / 49 - 0.9))
+    assert found["forward_nll"] == pytest.approx(51 * 0.5)  # all but the action
+    assert found["revealed_nll"] == pytest.approx(0.5)
+    assert found["revealed_nll_prior"] == pytest.approx(2)
+    assert found["revealed_nll_gain"] == pytest.approx(1.5)
+
+
+def test_only_the_steps_drawn_evenly_count() -> None:
+    steps = _steps(_walk(*FORWARD_STEP), _walk(*FORWARD_STEP))
+    wrong = steps.cells.copy()
+    wrong[1] += 1
+    said = StepPredictions(wrong, steps.headings, steps.outcomes)
+    assert prediction_tallies(steps, said, 1)["known_cell_accuracy"].value == 1
+    assert prediction_tallies(steps, said, 2)["known_cell_accuracy"].value == 0.5
+    assert event_tallies(steps, said)["move"].value == 0.5
 
 
 def test_baselines_say_what_their_names_say() -> None:
-    first = _view(c3r5=EMPTY, c3r4=BALL)
-    second = _view(c3r5=BALL, c3r4=WALL)
-    steps = transitions([_walk([grid.FORWARD], [first, second], [0, 0])])
+    first, second = _view(c3r5=EMPTY, c3r4=BALL), _view(c3r5=BALL, c3r4=WALL)
+    steps = _steps(_walk([grid.FORWARD], [first, second], [0, 0]))
     copied, mapped = copy_last_frame(steps), dead_reckoned_map(steps)
     tokens = WorldTokenizer()
     np.testing.assert_array_equal(copied.cells[0], tokens.cell_ids(first).ravel())
     ball, empty = tokens.cell_ids(np.array(BALL)), tokens.cell_ids(np.array(EMPTY))
     assert mapped.cells[0, 3 * 7 + 5] == ball
     assert mapped.cells[0, 3 * 7 + 4] == empty
-    turning = transitions([_walk([grid.LEFT], [first, second], [0, 3])])
+    turning = _steps(_walk([grid.LEFT], [first, second], [0, 3]))
     assert dead_reckoned_map(turning).headings[0] == 3
     assert copy_last_frame(turning).headings[0] == 0
 
 
 def test_the_dead_reckoned_map_knows_a_still_world(episodes: list[Trajectory]) -> None:
     """Where nothing changes, what was seen before is still there."""
-    steps = transitions(episodes)
+    steps = _steps(*episodes)
     said = dead_reckoned_map(steps)
     unseen = WorldTokenizer().cell_ids(np.zeros(3))
     seen = steps.known & ~steps.changed & (steps.cells != unseen)
     assert (said.cells == steps.cells)[seen].mean() == 1
 
 
+def test_events_are_what_the_action_did() -> None:
+    key, door, opened = (5, 2, 0), (grid.DOOR, 1, 1), (grid.DOOR, 1, 0)
+    held = _view(c3r5=EMPTY)
+    held[grid.AGENT_CELL] = key
+    walk = _walk(
+        [grid.LEFT, grid.FORWARD, grid.PICKUP, grid.DROP, grid.PICKUP, grid.TOGGLE, grid.TOGGLE, grid.FORWARD],
+        [_view(), _view(c3r5=EMPTY), _view(c3r5=key), held, _view(c3r5=key), _view(c3r5=key), _view(c3r5=door),
+         _view(c3r5=opened), _view(c3r5=WALL)],
+        [0, 3, 3, 3, 3, 3, 3, 3, 3],
+    )  # fmt: skip
+    frames = windows.Frames.from_trajectories([walk])
+    named = [NAMES[kind] for kind in events(frames, all_steps(frames))]
+    assert named == ["turn", "move", "pickup", "drop", "no effect", "no effect", "toggle", "move"]
+    blocked = windows.Frames.from_trajectories([_walk([grid.FORWARD], [_view(c3r5=WALL)] * 2, [0, 0])])
+    assert events(blocked, all_steps(blocked)).tolist() == [NAMES.index("bump")]
+
+
+def test_rare_events_are_drawn_beside_the_even_draw(episodes: list[Trajectory]) -> None:
+    frames = windows.Frames.from_trajectories(episodes)
+    target, evenly = draw_steps(frames, 12, 4, np.random.default_rng(3))
+    again, _ = draw_steps(frames, 12, 4, np.random.default_rng(3))
+    np.testing.assert_array_equal(target, again)
+    assert evenly == 12
+    assert len(np.unique(target)) == len(target)
+    everywhere = np.bincount(events(frames, all_steps(frames)), minlength=len(NAMES))
+    drawn = np.bincount(events(frames, target), minlength=len(NAMES))
+    assert (drawn >= np.minimum(everywhere, 4)).all()
+    assert draw_steps(frames, 10**6, 4, np.random.default_rng(3))[1] == everywhere.sum()
+
+
 def test_outcome_scores() -> None:
     true = np.array([Outcome.SUCCESS, Outcome.SUCCESS, Outcome.CONTINUE, Outcome.CONTINUE])
     said = np.array([Outcome.SUCCESS, Outcome.CONTINUE, Outcome.SUCCESS, Outcome.CONTINUE])
-    found = {name: entry["value"] for name, entry in outcome_metrics(said, true).items()}
+    found = {name: tally.value for name, tally in outcome_tallies(said, true, np.arange(4)).items()}
     assert found == {"outcome_precision": 0.5, "outcome_recall": 0.5, "outcome_f1": 0.5}
-    assert outcome_metrics(said, np.full(4, Outcome.CONTINUE)) == {}
+    # The false alarm stands for three: precision 1/4, F1 = 2 / (2 + 3 + 1).
+    weight = np.array([1.0, 1.0, 3.0, 3.0])
+    found = {name: tally.value for name, tally in outcome_tallies(said, true, np.arange(4), weight).items()}
+    assert found == pytest.approx({"outcome_precision": 0.25, "outcome_recall": 0.5, "outcome_f1": 1 / 3})
+    assert outcome_tallies(said, np.full(4, Outcome.CONTINUE), np.arange(4)) == {}
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     confidence = np.array([0.9] * 10 + [0.6] * 10)
     right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
-    assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.0 + 0.5 * 0.3)
+    found = Calibration.of(confidence, right, np.arange(20) % 4)
+    assert found.entry()["value"] == pytest.approx(0.5 * 0.0 + 0.5 * 0.3)
+    assert found.entry()["n"] == 20
+    low, high = found.rows()
+    assert (low["confidence"], low["accuracy"], low["n"]) == (pytest.approx(0.6), pytest.approx(0.3), 10)
+    assert (high["confidence"], high["accuracy"]) == (pytest.approx(0.9), pytest.approx(0.9))
+    both = Calibration.joined([found, found])
+    assert both.entry()["value"] == pytest.approx(found.entry()["value"])
+    assert Calibration.of(np.ones(3), np.ones(3), np.arange(3)).entry()["value"] == 0
 
 
-def test_a_limit_draws_the_same_steps_again(episodes: list[Trajectory]) -> None:
-    first, again = transitions(episodes, 10, seed=2), transitions(episodes, 10, seed=2)
-    np.testing.assert_array_equal(first.step, again.step)
-    assert len(first.step) == 10
+def test_the_prior_counts_what_was_revealed_where() -> None:
+    tokens = WorldTokenizer()
+    ball, wall = (int(tokens.cell_ids(np.array(cell))) for cell in (BALL, WALL))
+    # At place 5: 30 balls and 10 walls. With 10 parts of the overall mix, which is the same: 3/4 and 1/4.
+    prior = CellPrior.counted(np.full(40, 5), np.array([ball] * 30 + [wall] * 10))
+    assert np.exp(prior.log_probs).sum(axis=1) == pytest.approx(1)
+    ids = np.full((1, 49), ball)
+    assert np.exp(-prior.nll(ids)[0, 5]) == pytest.approx(0.75, abs=0.03)
+    # Elsewhere nothing was seen: the overall mix.
+    assert np.exp(-prior.nll(ids)[0, 6]) == pytest.approx(0.75, abs=0.05)
+    never = int(tokens.cell_ids(np.array([8, 3, 0])))
+    assert np.isfinite(prior.nll(np.full((1, 49), never))).all()
+
+
+def test_the_prior_is_fitted_on_what_it_is_given(episodes: list[Trajectory]) -> None:
+    frames = windows.Frames.from_trajectories(episodes)
+    steps = transitions(frames, all_steps(frames))
+    row, place = np.nonzero(steps.revealed)
+    expected = CellPrior.counted(place, steps.cells[row, place])
+    found = CellPrior.fit(frames, 10**6, np.random.default_rng(0))
+    np.testing.assert_allclose(found.log_probs, expected.log_probs)
+
+
+def _altered(trajectory: Trajectory, step: int) -> Trajectory:
+    """The same past, and another future from the frame that ``step`` leads to."""
+    images, directions = trajectory.images.copy(), trajectory.directions.copy()
+    images[step + 1 :] = np.flip(images[step + 1 :], axis=(1, 2))
+    directions[step + 1 :] = (directions[step + 1 :] + 1) % 4
+    actions = trajectory.actions.copy()
+    actions[step + 1 :] = (actions[step + 1 :] + 1) % 7
+    ended = np.arange(len(trajectory)) == len(trajectory) - 1
+    rewards = ended.astype(np.float32)
+    return replace(
+        trajectory, images=images, directions=directions, actions=actions, terminations=ended, rewards=rewards
+    )
+
+
+def test_predictions_do_not_depend_on_what_is_predicted(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
+    chosen = [(episode, step) for episode in episodes[:3] for step in (0, 4, len(episode) - 1)]
+    said = []
+    for change in (False, True):
+        used = [_altered(episode, step) if change else episode for episode, step in chosen]
+        frames = windows.Frames.from_trajectories(used)
+        target = frames.offsets[:-1] + 1 + np.array([step for _, step in chosen])
+        said.append(model_predictions(world_model, frames, target))
+    true, altered = said
+    np.testing.assert_array_equal(true.cells, altered.cells)
+    np.testing.assert_array_equal(true.headings, altered.headings)
+    np.testing.assert_array_equal(true.outcomes, altered.outcomes)
+    np.testing.assert_array_equal(true.confidence, altered.confidence)
+    np.testing.assert_array_equal(true.actions, altered.actions)
+    assert true.log_probs is not None
+    assert not np.allclose(true.log_probs, altered.log_probs)  # the truth did change
+
+
+def test_predictions_equal_those_of_a_rollout(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+    frames = windows.Frames.from_trajectories(episodes[:2])
+    target = all_steps(frames)[:20]
+    said = model_predictions(world_model, frames, target)
+    histories = [episodes[0].prefix(step) for step in range(20)]
+    found = world_model.predict(histories, episodes[0].actions[:20])
+    cells = WorldTokenizer().cell_ids(found.images).reshape(20, -1)
+    assert (cells == said.cells).mean() > 0.999
+    np.testing.assert_array_equal(found.directions, said.headings)
+    np.testing.assert_allclose(found.confidence.reshape(20, -1), said.confidence, atol=1e-4)
+    np.testing.assert_allclose(world_model.policy(histories), said.actions, atol=1e-4)
 
 
 def test_action_accuracy_asks_only_of_the_bot(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
-    assert action_accuracy(world_model, episodes) is None
+    rng = np.random.default_rng(0)
+    assert action_tally(world_model, windows.Frames.from_trajectories(episodes), 50, rng) is None
     bots = [replace(trajectory.prefix(5), behaviour="bot") for trajectory in episodes[:2]]
-    found = action_accuracy(world_model, [*episodes, *bots])
+    found = action_tally(world_model, windows.Frames.from_trajectories([*episodes, *bots]), 50, rng)
     assert found is not None
-    assert found["n"] == 10
+    assert found.entry()["n"] == 10
     said = [
         world_model.policy([bot.prefix(step)])[0].argmax() == bot.actions[step] for bot in bots for step in range(5)
     ]
-    assert found["value"] == pytest.approx(np.mean(said))
-
-
-def test_the_mission_swap_needs_successes_of_two_missions(
-    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
-) -> None:
-    ended = [
-        replace(trajectory.prefix(4), terminations=np.arange(4) == 3, rewards=(np.arange(4) == 3).astype(np.float32))
-        for trajectory in episodes
-    ]
-    assert mission_swap(world_model, ended[:1]) is None
-    found = mission_swap(world_model, ended)
-    assert found is not None
-    assert found["n"] == len(ended)
-    assert found["true_mission"] != found["other_mission"]
+    assert found.value == pytest.approx(np.mean(said))

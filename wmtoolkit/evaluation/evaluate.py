@@ -1,26 +1,74 @@
-"""Everything ``wmtool evaluate`` measures of a checkpoint, as a results document."""
+"""Everything ``wmtool evaluate`` measures of a checkpoint, level by level, as a results document."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wmtoolkit.data import load_trajectories
-from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.intervals import bootstrap_mean
+from wmtoolkit.evaluation.bounds import bound_tallies
+from wmtoolkit.evaluation.calibration import Calibration
+from wmtoolkit.evaluation.completion import belief_accuracy, completion_curves, inverse_tallies
+from wmtoolkit.evaluation.held_out import HeldOut, held_out, training_record
+from wmtoolkit.evaluation.intervals import Tally
+from wmtoolkit.evaluation.outcomes import grounded_outcomes, outcome_steps
 from wmtoolkit.evaluation.prediction import (
     BASELINES,
-    action_accuracy,
-    mission_swap,
+    action_tally,
+    event_tallies,
     model_predictions,
-    prediction_metrics,
-    transitions,
+    outcome_tallies,
+    prediction_tallies,
 )
+from wmtoolkit.evaluation.prior import CellPrior
 from wmtoolkit.evaluation.results import results_document, write_json
+from wmtoolkit.evaluation.tables import markdown
+from wmtoolkit.evaluation.transitions import draw_steps, transitions
+from wmtoolkit.progress import progress
 from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
+
+MODEL = "world model"
+EVERYWHERE = "all"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is asked of each level; everything follows from ``samples``, the number of steps predicted."""
+
+    samples: int = 1000
+
+    @property
+    def rare(self) -> int:
+        """Least number of each event, where so many occur."""
+        return max(1, self.samples // 5)
+
+    @property
+    def windows(self) -> int:
+        """Windows at each mask ratio."""
+        return max(1, self.samples // 32)
+
+    @property
+    def chains(self) -> int:
+        """Steps whose likelihood is taken by the chain rule, with 52 passes each."""
+        return max(1, self.samples // 50)
+
+    bound_samples: int = 2
+
+
+@dataclass
+class Measured:
+    """What was measured in one level: tallies by name of each table."""
+
+    scores: dict[str, Tally] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    baselines: dict[str, dict[str, Tally]] = field(default_factory=dict)
+    events: dict[str, Tally] = field(default_factory=dict)
+    outcomes: dict[int, dict[str, Tally]] = field(default_factory=dict)
+    completion: dict[tuple[str, float], dict[str, Tally]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -29,59 +77,167 @@ def evaluate(
     *,
     split: str = "test",
     seed: int = 0,
-    limit: int | None = 4000,
-    nll_episodes: int = 64,
+    samples: int = Budget.samples,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure a checkpoint's predictions on a split of some datasets, beside the baselines.
+    """Measure a checkpoint on held-out episodes of some datasets, beside the baselines.
 
     Args:
-        limit: largest number of steps, drawn at random; None for all.
-        nll_episodes: episodes on which the NLL bound is taken.
+        samples: steps of each level that are predicted; the rest is asked in proportion (``Budget``).
 
     Returns:
-        The results document; one row a predictor. With ``out`` it is written to ``out/results.json`` too.
+        The results document: ``metrics`` over all levels together, ``rows`` of the tables ``levels``, ``events``,
+        ``outcomes``, ``completion`` and ``reliability``. With ``out``, ``results.json`` and ``results.md`` are written.
+
+    Raises:
+        UserError: no such data, or level seeds that the model was trained on.
     """
     model = AnyOrderWorldModel.from_pretrained(checkpoint)
-    trajectories = [item for path in data for item in load_trajectories(path, split)]
-    if not trajectories:
-        raise UserError(f"the {split} split of {', '.join(data)} holds no episode; collect more episodes")
-    steps = transitions(trajectories, limit, seed)
-    metrics = prediction_metrics(steps, model_predictions(model, steps), seed)
-    chosen = np.random.default_rng(seed).permutation(len(trajectories))[:nll_episodes]
-    bound = model.nll([trajectories[index] for index in chosen], seed=seed)
-    for name in ("nll_per_step", "dynamics_per_step"):
-        values = bound[name][~np.isnan(bound[name])]
-        interval = bootstrap_mean(values, np.random.default_rng(seed))
-        metrics[name] = {"value": float(values.mean()), "ci95": list(interval), "n": len(values)}
-    if (accuracy := action_accuracy(model, trajectories)) is not None:
-        metrics["action_accuracy"] = accuracy
-    if (swap := mission_swap(model, trajectories)) is not None:
-        for name in ("true_mission", "other_mission"):
-            metrics[f"success_probability_{name}"] = {"value": swap[name], "ci95": None, "n": swap["n"]}
-    rows = [{"predictor": "world model", **_values(metrics)}]
-    for name, baseline in BASELINES.items():
-        rows.append({"predictor": name, **_values(prediction_metrics(steps, baseline(steps), seed))})
+    parts = held_out(model, data, split)
+    measured: dict[str, Measured] = {}
+    with progress("evaluate", len(parts) * len(_STAGES)) as bar:
+        for part in parts:
+            measured[part.name] = found = Measured()
+            for stage, measure in _STAGES.items():
+                measure(model, part, Budget(samples), np.random.default_rng(seed), found)
+                bar.advance(info=f"{part.name}: {stage}")
+    together = _joined(list(measured.values()))
+    everywhere = {EVERYWHERE: together} if len(measured) > 1 else {}
+    rows = [row for name, found in {**measured, **everywhere}.items() for row in _rows(name, found)]
     document = results_document(
         "evaluate",
-        {"data": data, "split": split, "limit": limit, "nll_episodes": nll_episodes},
-        metrics,
+        {
+            "data": data,
+            "split": split,
+            "samples": samples,
+            "bound_samples": Budget.bound_samples,
+            "training_seeds": "refused" if training_record(model) else "not recorded with the checkpoint",
+        },
+        _metrics(together),
         rows,
         seed=seed,
         checkpoint={"path": str(model.path), "sha256": checkpoint_hash(model.path)} if model.path else None,
     )
+    text = markdown(document)
     if out is not None:
         write_json(out / "results.json", document)
-    return {**document, "text": _table(rows)}
+        (out / "results.md").write_text(text, encoding="utf-8")
+    return {**document, "text": text}
 
 
-def _values(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
-    return {name: entry["value"] for name, entry in metrics.items()}
+def _predict(
+    model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured
+) -> None:
+    target, evenly = draw_steps(part.frames, budget.samples, budget.rare, rng)
+    steps = transitions(part.frames, target)
+    said = model_predictions(model, part.frames, target)
+    prior = None if part.training is None else CellPrior.fit(part.training, 4 * budget.samples, rng)
+    found.scores |= prediction_tallies(steps, said, evenly, prior)
+    found.events = event_tallies(steps, said)
+    assert said.confidence is not None
+    right = (said.cells == steps.cells)[:evenly]
+    owner = np.repeat(steps.episode[:evenly], right.shape[1])
+    found.calibration = Calibration.of(said.confidence[:evenly].ravel(), right.ravel(), owner)
+    for name, baseline in BASELINES.items():
+        guess = baseline(steps)
+        chosen = slice(0, evenly)
+        found.baselines[name] = prediction_tallies(steps, guess, evenly)
+        found.baselines[name] |= outcome_tallies(guess.outcomes[chosen], steps.outcomes[chosen], steps.episode[chosen])
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    names = list(rows[0])[1:]
-    lines = [" " * 32 + "".join(f"{row['predictor']:>20}" for row in rows)]
-    for name in names:
-        lines.append(f"{name:<32}" + "".join(f"{row[name]:>20.4f}" if name in row else " " * 20 for row in rows))
-    return "\n".join(lines)
+def _act(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:
+    if (tally := action_tally(model, part.frames, max(1, budget.samples // 2), rng)) is not None:
+        found.scores["action_accuracy"] = tally
+    found.scores |= inverse_tallies(model, part.frames, max(1, budget.samples // 8), rng)
+
+
+def _end(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:
+    steps = outcome_steps(part.frames, max(1, budget.samples // 10), max(1, budget.samples // 5), rng)
+    found.outcomes = grounded_outcomes(model, part.frames, steps)
+    found.scores |= found.outcomes[1]
+
+
+def _fill(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:
+    found.completion = completion_curves(model, part.frames, budget.windows, rng)
+    found.scores["belief_accuracy"] = belief_accuracy(model, part.frames, 4 * budget.windows, rng)
+
+
+def _weigh(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:
+    steps = max(1, budget.samples // 5)
+    found.scores |= bound_tallies(model, part.frames, steps, budget.bound_samples, budget.chains, rng)
+
+
+_STAGES: dict[str, Callable[[AnyOrderWorldModel, HeldOut, Budget, np.random.Generator, Measured], None]] = {
+    "prediction": _predict,
+    "actions": _act,
+    "outcomes": _end,
+    "completion": _fill,
+    "likelihood": _weigh,
+}
+
+
+def _joined(parts: list[Measured]) -> Measured:
+    """All levels together."""
+    calibrations = [part.calibration for part in parts if part.calibration is not None]
+    return Measured(
+        scores=_merge([part.scores for part in parts]),
+        calibration=Calibration.joined(calibrations),
+        baselines={name: _merge([part.baselines[name] for part in parts]) for name in BASELINES},
+        events=_merge([part.events for part in parts]),
+        outcomes={place: _merge([part.outcomes[place] for part in parts]) for place in parts[0].outcomes},
+        completion={key: _merge([part.completion[key] for part in parts]) for key in parts[0].completion},
+    )
+
+
+def _merge(parts: list[dict[str, Tally]]) -> dict[str, Tally]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: Tally.joined([part[name] for part in parts if name in part]) for name in names}
+
+
+def _metrics(found: Measured) -> dict[str, dict[str, Any]]:
+    metrics = {name: tally.entry() for name, tally in found.scores.items()}
+    if found.calibration is not None:
+        metrics["ece"] = found.calibration.entry()
+    for position, tallies in found.outcomes.items():
+        for name, tally in tallies.items():
+            metrics[f"{name}/position_{position}"] = tally.entry()
+    for event, tally in found.events.items():
+        metrics[f"exact/{event.replace(' ', '_')}"] = tally.entry()
+    for (level, ratio), tallies in found.completion.items():
+        for name, tally in tallies.items():
+            metrics[f"{level}_completion_{name}/{ratio}"] = tally.entry()
+    for name in ("nll_per_step", "chain_nll_per_step"):
+        if name in found.scores:
+            low, high = metrics[name]["ci95"]
+            metrics[name]["standard_error"] = (high - low) / (2 * 1.96)
+    return metrics
+
+
+def _rows(level: str, found: Measured) -> list[dict[str, Any]]:
+    scores = {name: tally.entry() for name, tally in found.scores.items()}
+    if found.calibration is not None:
+        scores["ece"] = found.calibration.entry()
+    rows = [{"table": "levels", "level": level, "predictor": MODEL, **_flat(scores)}]
+    for name, tallies in found.baselines.items():
+        entries = {metric: tally.entry() for metric, tally in tallies.items()}
+        rows.append({"table": "levels", "level": level, "predictor": name, **_flat(entries)})
+    for event, tally in found.events.items():
+        rows.append({"table": "events", "level": level, "event": event, **_flat({"exact": tally.entry()})})
+    for position, tallies in found.outcomes.items():
+        entries = {name: tally.entry() for name, tally in tallies.items()}
+        rows.append({"table": "outcomes", "level": level, "position": position, **_flat(entries)})
+    for (masking, ratio), tallies in found.completion.items():
+        entries = {name: tally.entry() for name, tally in tallies.items()}
+        rows.append({"table": "completion", "level": level, "masking": masking, "ratio": ratio, **_flat(entries)})
+    if found.calibration is not None:
+        rows += [{"table": "reliability", "level": level, **row} for row in found.calibration.rows()]
+    return rows
+
+
+def _flat(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Value, interval and number of each metric as keys of a flat row."""
+    row: dict[str, Any] = {}
+    for name, entry in entries.items():
+        low, high = entry["ci95"]
+        row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high, f"{name}_n": entry["n"]}
+    return row
