@@ -99,10 +99,11 @@ def load_step(
 
 
 def _averaged(average: AveragedModel | None) -> dict[str, torch.Tensor]:
-    """The averaged parameters, as they are, not copied."""
+    """The averaged parameters, as they are, not copied; composed tables follow from them."""
     if average is None:
         return {}
-    return {f"average.{name}": value.detach() for name, value in average.module.named_parameters()}
+    trained = ((name, value) for name, value in average.module.named_parameters() if value.requires_grad)
+    return {f"average.{name}": value.detach() for name, value in trained}
 
 
 def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
