@@ -71,17 +71,24 @@ def complete(
     if len(visible) != len(trajectories):
         raise UserError(f"{len(trajectories)} trajectories need as many masks, not {len(visible)}")
     pairs = zip(trajectories, visible, strict=True)
-    lanes = [_Lane(trajectory, seen, number) for number, (trajectory, seen) in enumerate(pairs)]
+    lanes = [Lane(trajectory, seen, number) for number, (trajectory, seen) in enumerate(pairs)]
     size = min(network.world.span, max(2, *(len(lane.ids) - 1 for lane in lanes)))
     for start in range(0, max(len(lane.ids) - 1 for lane in lanes), size - 1):
         active = [lane for lane in lanes if start == 0 or len(lane.ids) - 1 > start + 1]
         if active:
-            _fill_window(network, active, start, size, steps, temperature, generator)
+            starts = np.full(len(active), start)
+            fill_window(network, active, starts, size, steps=steps, temperature=temperature, generator=generator)
     return [lane.completion() for lane in lanes]
 
 
-class _Lane:
-    """One trajectory on its way to be filled."""
+class Lane:
+    """One trajectory of n frames on its way to be filled.
+
+    Attributes:
+        number: of the trajectory, to find its generator by.
+        ids: (n+1, 52) blocks, the mission's first; log_probs: the same shape, of what was filled.
+        position, heading: (n, 2), (n,) poses, known up to the first frame of the window that is filled next.
+    """
 
     def __init__(self, trajectory: Trajectory, visible: Visibility, number: int) -> None:
         if len(visible.images) != len(trajectory.images) or len(visible.actions) != len(trajectory):
@@ -104,26 +111,33 @@ class _Lane:
         return Completion(trajectory, float(self.log_probs.sum()), np.exp(self.log_probs), self.actions, self.outcomes)
 
 
-def _fill_window(
+def fill_window(
     network: WorldNetwork,
-    lanes: list[_Lane],
-    start: int,
+    lanes: list[Lane],
+    starts: np.ndarray,
     size: int,
+    *,
     steps: int,
-    temperature: float,
-    generator: Generators,
+    temperature: float = 0.0,
+    generator: Generators = None,
 ) -> None:
-    """Fill frames start..start+size-1 of every lane (and the mission, with the first window)."""
+    """Fill ``size`` frames of every lane from its ``starts`` on, and the mission: one forward pass a round.
+
+    Args:
+        starts: (B,) index of the first frame; the frames before it are remembered.
+        size: frames, of which a lane may have fewer.
+        steps, temperature, generator: see ``complete``.
+    """
     ids = np.full((len(lanes), size, BLOCK), _TOKENIZER.pad)
     valid = np.zeros((len(lanes), size), bool)
-    for row, lane in enumerate(lanes):
+    for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
         part = lane.ids[1 + start : 1 + start + size]
         ids[row, : len(part)], valid[row, : len(part)] = part, True
     mission = np.stack([lane.ids[0] for lane in lanes])
-    position = np.stack([lane.position[start] for lane in lanes])
-    heading = np.stack([lane.heading[start] for lane in lanes])
-    time = np.broadcast_to(np.arange(start, start + size) + 1, valid.shape)
-    memory = _remembered(network, lanes, start, position, heading) if network.world.memory else None
+    position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
+    heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
+    time = starts[:, None] + np.arange(size) + 1
+    memory = _remembered(network, lanes, starts, position, heading) if network.world.memory else None
     log_probs = np.zeros((len(lanes), 1 + size, BLOCK), np.float32)
     generators = generator
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -142,7 +156,7 @@ def _fill_window(
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)
         scored = block_log_probs(network, frames, ids.reshape(-1, BLOCK))
         if round_ == 0:
-            _note_marginals(lanes, start, masked[:, 1:], scored)
+            _note_marginals(lanes, starts, masked[:, 1:], scored)
         new = np.concatenate([mission[:, None], ids], axis=1)
         new_log_probs = np.zeros(new.shape, np.float32)
         drawn, drawn_log_probs = choose(network, _by_lane(scored, len(lanes)), temperature, generators)
@@ -158,7 +172,7 @@ def _fill_window(
         log_probs[commit] = new_log_probs[commit]
 
     pose = reckoned_poses(ids, position, heading)
-    for row, lane in enumerate(lanes):
+    for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
         count = int(valid[row].sum())
         lane.ids[0], lane.ids[1 + start : 1 + start + count] = mission[row], ids[row, :count]
         lane.log_probs[0] += log_probs[row, 0]
@@ -175,24 +189,25 @@ def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[i
 
 
 def _remembered(
-    network: WorldNetwork, lanes: list[_Lane], start: int, position: np.ndarray, heading: np.ndarray
+    network: WorldNetwork, lanes: list[Lane], starts: np.ndarray, position: np.ndarray, heading: np.ndarray
 ) -> Tokens:
     seen = geometry.LastSeen.empty(len(lanes))
-    for row, lane in enumerate(lanes):
+    for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
         frames = np.arange(start + 1)
         blocks = lane.ids[1 + frames]
         cells = blocks[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
         world = geometry.world_cells(lane.position[frames], lane.heading[frames])
         images = np.where(is_masked(cells)[..., None], grid.UNSEEN, _TOKENIZER.cell_attributes(cells))
         seen.note(np.full(len(frames), row), images, cells, world, frames + 1)
-    before = np.full(len(lanes), start + 1)
-    return memory_tokens(*seen.recall(position, heading, before, network.world.memory))
+    return memory_tokens(*seen.recall(position, heading, starts + 1, network.world.memory))
 
 
-def _note_marginals(lanes: list[_Lane], start: int, masked: np.ndarray, scored: list[tuple[int, torch.Tensor]]) -> None:
+def _note_marginals(
+    lanes: list[Lane], starts: np.ndarray, masked: np.ndarray, scored: list[tuple[int, torch.Tensor]]
+) -> None:
     actions = scored[ACTION][1][:, 0].exp().numpy(force=True).reshape(*masked.shape[:2], -1)
     outcomes = scored[OUTCOME][1][:, 0].exp().numpy(force=True).reshape(*masked.shape[:2], -1)
-    for row, lane in enumerate(lanes):
+    for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
         for frame in range(masked.shape[1]):
             if masked[row, frame, ACTION]:
                 lane.actions[start + frame - 1] = actions[row, frame]

@@ -16,6 +16,7 @@ from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.world import checkpoint
 from wmtoolkit.world.completion import Completion, complete
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.infill import InfilledPlan, infill_plan
 from wmtoolkit.world.likelihood import nll
 from wmtoolkit.world.network import WorldNetwork, native_bf16
 from wmtoolkit.world.rollout import Generators, RolloutState
@@ -171,6 +172,28 @@ class AnyOrderWorldModel:
             for history, seen in zip(histories, visible, strict=True)
         ]
         return self.complete(histories, cells_only, **options)
+
+    def infill_plan(
+        self,
+        histories: Sequence[Trajectory],
+        horizons: Sequence[int],
+        *,
+        steps: int = 4,
+        temperature: float = 0.0,
+        generator: Generators = None,
+    ) -> list[list[InfilledPlan]]:
+        """How to get there: for each history and each horizon h, h steps that lead to SUCCESS at the last.
+
+        The model fills in actions, views and all, as the bot would act; whether the way is credible is another
+        question (``rollout_state`` answers it). One forward pass a decoding step for all histories and horizons.
+
+        Args:
+            histories: B trajectories; horizons: in 1..``world.span - 1``.
+            steps: rounds of confidence-ordered filling.
+            temperature: 0 takes the most likely token, above tokens are drawn.
+            generator: one ``torch.Generator`` or a list of B x horizons.
+        """
+        return infill_plan(self.network, histories, horizons, steps=steps, temperature=temperature, generator=generator)
 
     def nll(self, trajectories: Sequence[Trajectory], *, samples: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
         """Upper bound on the negative log-likelihood of the steps given mission and first observation, in nats.
