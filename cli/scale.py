@@ -10,7 +10,13 @@ from wmtoolkit.cli.common import command_options
 
 
 @click.command(epilog="Example: wmtool scale --model flash --length 4096 --devices 16")
-@click.option("--model", "models", multiple=True, metavar="NAME|DIR", help="mini, flash, or a folder; repeat [both].")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="mini, flash, or a checkpoint folder (config.json is enough); may be repeated. [default: mini and flash]",
+)
 @click.option("--length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a sequence.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences a device.")
 @click.option(
@@ -20,16 +26,23 @@ from wmtoolkit.cli.common import command_options
 @click.option("--seed", type=int, help="Accepted as everywhere; nothing here is random.")
 @command_options
 def scale(models: tuple[str, ...], seed: int | None, **options: Any) -> dict[str, Any]:
-    """Tell what a LLaDA2 model costs to train and to run: parameters, memory, FLOPs.
+    """Tell what a LLaDA2 model costs to train and to run: parameters, memory, FLOPs. Nothing is loaded or measured.
 
-    Training is dFactory's: sequences of twice the length, AdamW in mixed precision, fully sharded, gradient
-    checkpointing. Inference is cached block decoding in bfloat16 after --length tokens.
+    Training is dFactory's: sequences of twice the length (noisy and clean), AdamW in mixed precision, fully sharded
+    over the devices, gradient checkpointing. Inference is cached block decoding in bfloat16 on one device, after
+    --length tokens; fewer passes a block are faster.
+
+    \b
+    GB           10^9 bytes a device, the sum of the five columns behind it
+    weights      training: 16 bytes a parameter (float32 weight, gradient, two
+                 moments), a device's share; inference: 2
+    gathered     the layer at work, whole, in bfloat16
+    activations  what the backward pass keeps
+    logits       in float32; training: of the noisy half, and their gradient
+    cache        keys and values of the --length tokens
+    TFLOP/token  10^12 floating-point operations a token trained or decoded
     """
-    from wmtoolkit.llada2 import LLaDA2MoeConfig
-    from wmtoolkit.llada2.released import RELEASED, released_config
     from wmtoolkit.llada2.scale import scale_table, scale_text
 
-    names = models or tuple(RELEASED)
-    configs = {n: released_config(n) if n in RELEASED else LLaDA2MoeConfig.from_pretrained(n) for n in names}
-    rows = scale_table(configs, **options)
+    rows = scale_table(models, **options)
     return {"rows": rows, "text": scale_text(rows)}

@@ -20,6 +20,7 @@ def test_released_models_have_the_published_number_of_parameters(name, total, ac
     built = sum(p.numel() for p in model.parameters())
     counts = count_parameters(config)
     assert counts["total"] == built
+    assert counts["layer"] == sum(p.numel() for p in model.model.layers[1].parameters())
     assert built == pytest.approx(total, abs=0.5e6)
     assert counts["active"] == pytest.approx(active, abs=0.5e6)
     idle = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n) * (256 - 8) // 256
@@ -49,7 +50,8 @@ def test_cache_bytes_are_those_that_are_held(model):
 def test_costs_grow_as_they_should():
     mini = released_config("mini")
     one, eight = training_cost(mini, 2048, devices=1), training_cost(mini, 2048, devices=8)
-    assert one["state_bytes"] == 16 * count_parameters(mini)["total"] == 8 * eight["state_bytes"]
+    assert one["weight_bytes"] == 16 * count_parameters(mini)["total"] == 8 * eight["weight_bytes"]
+    assert one["gathered_bytes"] == eight["gathered_bytes"] == 2 * count_parameters(mini)["layer"]
     assert one["flops"] == eight["flops"]
     assert training_cost(mini, 2048, batch=3)["activation_bytes"] == 3 * one["activation_bytes"]
     few, many = inference_cost(mini, 2048, passes=4), inference_cost(mini, 2048, passes=32)
@@ -62,8 +64,15 @@ def test_the_command_computes_the_table(model, tmp_path):
     assert run.exit_code == 0, run.stderr
     for number in ("16.256B", "1.433B", "102.890B", "6.152B"):
         assert number in run.stdout
+    assert "neither a released model" in CliRunner().invoke(main, ["scale", "--model", "midi"]).stderr
     model.save_pretrained(tmp_path)
     run = CliRunner().invoke(main, ["scale", "--model", str(tmp_path), "--length", "64", "--json"])
     rows = json.loads(run.stdout)["rows"]
     assert [row["use"] for row in rows] == ["training", "inference"]
     assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
+    parts = ("weight", "gathered", "activation", "logits", "cache")
+    assert all(row["memory_bytes"] == sum(row[f"{part}_bytes"] for part in parts) for row in rows)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_experts": 0}))
+    run = CliRunner().invoke(main, ["scale", "--model", str(tmp_path)])
+    assert run.stderr == f"wmtool: {tmp_path}/config.json: config field num_experts must be positive; it is 0\n"

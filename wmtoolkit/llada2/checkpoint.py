@@ -56,11 +56,7 @@ def open_checkpoint(folder: str | os.PathLike, config: LLaDA2MoeConfig | None = 
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds config.json and {SINGLE_FILE}")
-    config = config or LLaDA2MoeConfig.from_pretrained(folder)
-    try:
-        config.check_buildable()
-    except UserError as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from None
+    config = buildable_config(folder, config)
     headers = {file: read_header(file) for file in sorted(folder.glob("*.safetensors"))}
     if not headers:
         raise _no_weights(folder)
@@ -68,6 +64,16 @@ def open_checkpoint(folder: str | os.PathLike, config: LLaDA2MoeConfig | None = 
     tensors = _tensors_of_model(folder, headers)
     _check_against(config, layout, tensors, folder)
     return Checkpoint(folder, config, layout, tensors)
+
+
+def buildable_config(folder: Path, config: LLaDA2MoeConfig | None = None) -> LLaDA2MoeConfig:
+    """The folder's ``config.json`` (or ``config``, made from it), sure to describe a network."""
+    config = config or LLaDA2MoeConfig.from_pretrained(folder)
+    try:
+        config.check_buildable()
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from None
+    return config
 
 
 def _no_weights(folder: Path) -> UserError:

@@ -7,17 +7,23 @@ counted dense: masked pairs are computed and thrown away by all but block-sparse
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from wmtoolkit.errors import UserError
+from wmtoolkit.llada2.checkpoint import buildable_config
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
 from wmtoolkit.llada2.layouts import MERGED_KEY, expected_tensors
+from wmtoolkit.llada2.released import RELEASED, released_config
 
 ADAMW_BYTES = 16
 """Bytes a parameter in mixed-precision training: float32 weight, gradient and two moments of AdamW."""
 
 
 def count_parameters(config: LLaDA2MoeConfig) -> dict[str, int]:
-    """Parameters: ``total``; ``active``, those a token passes; ``embedding``, the input table alone."""
+    """Parameters: ``total``; ``active``, those a token passes; ``embedding``, the input table alone; ``layer``, the
+    largest layer."""
     sizes = {
         key: math.prod(shape)
         for key, shape in expected_tensors(config, "merged").items()
@@ -29,6 +35,10 @@ def count_parameters(config: LLaDA2MoeConfig) -> dict[str, int]:
         "total": total,
         "active": total - routed + routed * config.num_experts_per_tok // config.num_experts,
         "embedding": sizes["model.word_embeddings.weight"],
+        "layer": max(
+            sum(size for key, size in sizes.items() if key.startswith(f"model.layers.{index}."))
+            for index in range(config.num_hidden_layers)
+        ),
     }
 
 
@@ -76,15 +86,17 @@ def training_cost(config: LLaDA2MoeConfig, length: int, batch: int = 1, devices:
     tokens = 2 * length * batch
     counts = count_parameters(config)
     forward = forward_flops(config, tokens, 2 * length)
-    # logits are needed for the noisy half only: float32, and once more for their gradient
-    logits = 2 * 4 * length * batch * config.vocab_size
-    states = ADAMW_BYTES * counts["total"] // devices
-    activations = activation_bytes(config, tokens)
+    memory = {
+        "weight_bytes": ADAMW_BYTES * counts["total"] // devices,
+        "gathered_bytes": 2 * counts["layer"],
+        "activation_bytes": activation_bytes(config, tokens),
+        # of the noisy half only: float32, and once more for their gradient
+        "logits_bytes": 2 * 4 * length * batch * config.vocab_size,
+        "cache_bytes": 0,
+    }
     return {
-        "state_bytes": states,
-        "activation_bytes": activations,
-        "logits_bytes": logits,
-        "memory_bytes": states + activations + logits,
+        **memory,
+        "memory_bytes": sum(memory.values()),
         "flops": 4 * forward,  # forward, its recomputation, and a backward pass of twice the work
         "flops_per_token": 4 * forward // (length * batch),
     }
@@ -99,49 +111,59 @@ def inference_cost(
         passes: forward passes a block; one more writes the block into the cache.
         bytes_each: bytes of a weight and of a cached value (2 for bfloat16).
     """
-    counts = count_parameters(config)
-    weights = bytes_each * counts["total"]
-    cache = batch * context * cache_bytes_per_token(config, bytes_each)
-    logits = 4 * batch * block_length * config.vocab_size
+    memory = {
+        "weight_bytes": bytes_each * count_parameters(config)["total"],
+        "gathered_bytes": 0,
+        "activation_bytes": 0,
+        "logits_bytes": 4 * batch * block_length * config.vocab_size,
+        "cache_bytes": batch * context * cache_bytes_per_token(config, bytes_each),
+    }
     block = forward_flops(config, block_length, context + block_length)
     return {
-        "weight_bytes": weights,
-        "cache_bytes": cache,
-        "logits_bytes": logits,
-        "memory_bytes": weights + cache + logits,
+        **memory,
+        "memory_bytes": sum(memory.values()),
         "prefill_flops": batch * forward_flops(config, context, context),
         "flops_per_token": (passes + 1) * block // block_length,
     }
 
 
 def scale_table(
-    configs: dict[str, LLaDA2MoeConfig], *, length: int = 2048, batch: int = 1, devices: int = 8, passes: int = 16
+    models: Sequence[str] = (), *, length: int = 2048, batch: int = 1, devices: int = 8, passes: int = 16
 ) -> list[dict[str, Any]]:
-    """One flat row a model and use, with all of the above."""
+    """One flat row a model and use, with all of the above.
+
+    Args:
+        models: names of released models, or checkpoint folders (``config.json`` is enough); all released if empty.
+    """
     rows = []
-    for name, config in configs.items():
+    for name in models or RELEASED:
+        config = _config(name)
         counts = count_parameters(config)
         common = {"model": name, "parameters": counts["total"], "active_parameters": counts["active"], "length": length}
         training = training_cost(config, length, batch, devices)
         rows.append({**common, "use": "training", "batch": batch, "devices": devices, **training})
         inference = inference_cost(config, length, batch, passes=passes)
-        rows.append({**common, "use": "inference", "batch": batch, "passes": passes, **inference})
+        rows.append({**common, "use": "inference", "batch": batch, "devices": 1, "passes": passes, **inference})
     return rows
+
+
+def _config(name: str) -> LLaDA2MoeConfig:
+    if name in RELEASED:
+        return released_config(name)
+    if not Path(name).is_dir():
+        raise UserError(f"{name} is neither a released model ({', '.join(RELEASED)}) nor a checkpoint folder")
+    return buildable_config(Path(name))
 
 
 def scale_text(rows: list[dict[str, Any]]) -> str:
     """The rows as a table for people: GB are 10^9 bytes."""
-    lines = [
-        f"{'model':<8}{'use':<11}{'parameters':>12}{'active':>9}{'tokens':>8}{'batch':>7}{'devices':>9}"
-        f"{'GB a device':>13}{'of it weights':>15}{'activations':>13}{'cache':>8}{'TFLOP/token':>13}"
-    ]
+    parts = ("memory", "weight", "gathered", "activation", "logits", "cache")
+    header = "model use parameters active tokens batch devices GB weights gathered activations logits cache TFLOP/token"
+    table = [header.split()]
     for row in rows:
-        training = row["use"] == "training"
-        weights = row["state_bytes"] if training else row["weight_bytes"]
-        lines.append(
-            f"{row['model']:<8}{row['use']:<11}{row['parameters'] / 1e9:>11.3f}B{row['active_parameters'] / 1e9:>8.3f}B"
-            f"{row['length']:>8}{row['batch']:>7}{row.get('devices', 1):>9}{row['memory_bytes'] / 1e9:>13.2f}"
-            f"{weights / 1e9:>15.2f}{row.get('activation_bytes', 0) / 1e9:>13.2f}"
-            f"{row.get('cache_bytes', 0) / 1e9:>8.3f}{row['flops_per_token'] / 1e12:>13.4f}"
-        )
-    return "\n".join(lines)
+        counts = [f"{row[name] / 1e9:.3f}B" for name in ("parameters", "active_parameters")]
+        sizes = [str(row[name]) for name in ("length", "batch", "devices")]
+        memory = [f"{row[f'{part}_bytes'] / 1e9:.2f}" for part in parts]
+        table.append([row["model"], row["use"], *counts, *sizes, *memory, f"{row['flops_per_token'] / 1e12:.4f}"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, cells, widths)) for cells in table)
