@@ -1,0 +1,73 @@
+"""Aggregates over episodes, levels and agents against hand-computed values."""
+
+import numpy as np
+import pytest
+
+from wmtoolkit.evaluation.aggregates import (
+    area_under_curve,
+    correlation,
+    iqm,
+    level_iqm,
+    paired_difference,
+    probability_of_improvement,
+    retention,
+    robustness_curve,
+)
+
+
+def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
+    assert iqm(np.array([0, 1, 2, 3, 4, 5, 6, 100])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert iqm(np.array([0.5])) == 0.5
+    found = level_iqm([np.array([0, 0]), np.array([1, 0]), np.array([1, 1]), np.array([0, 1])])
+    assert found["value"] == pytest.approx(0.5)  # of 0, 0.5, 1, 0.5 the middle two
+    assert found["n"] == 8
+    assert found["ci95"][0] <= 0.5 <= found["ci95"][1]
+
+
+def test_probability_of_improvement_counts_pairs() -> None:
+    # Of 2 x 3 pairs, 3 beats all three; 1 beats 0, ties with 1 and loses to 2: (3 + 1 + 0.5) / 6.
+    found = probability_of_improvement([np.array([3, 1])], [np.array([0, 1, 2])])
+    assert found["value"] == pytest.approx(4.5 / 6)
+    apart = probability_of_improvement([np.ones(9), np.ones(9)], [np.zeros(9), np.ones(9)])
+    assert apart["value"] == pytest.approx(0.75)  # 1 in the first level, 1/2 in the second
+    assert apart["ci95"] == [0.75, 0.75]
+
+
+def test_paired_seeds_narrow_the_difference() -> None:
+    rng = np.random.default_rng(0)
+    theirs = rng.normal(0, 10, 200)
+    ours = theirs + 1 + rng.normal(0, 0.1, 200)
+    found = paired_difference(ours, theirs)
+    assert found["value"] == pytest.approx(1, abs=0.05)
+    assert found["ci95"][1] - found["ci95"][0] < 0.1
+
+
+def test_the_normalised_area_by_hand() -> None:
+    # From 0.8 over 0.4 to 0: trapezoids 0.5*0.6 + 0.5*0.2 over a width of 1, divided by 0.8.
+    assert area_under_curve([0, 0.5, 1], [0.8, 0.4, 0.0]) == pytest.approx(0.4 / 0.8)
+    assert area_under_curve([0, 0.1, 0.9], [1, 1, 1]) == pytest.approx(1)
+    # A wide gap counts as much as it is wide: 0.1 * 1 + 0.8 * 0.5 over 0.9.
+    assert area_under_curve([0, 0.1, 0.9], [1, 1, 0]) == pytest.approx(0.5 / 0.9)
+    assert np.isnan(area_under_curve([0, 1], [0, 1]))
+    curve = robustness_curve([0, 0.5, 1], [np.array([1, 1]), np.array([1, 0]), np.array([0, 0])])
+    assert curve["value"] == pytest.approx(0.5)
+
+
+def test_retention_is_the_ratio_on_the_same_seeds() -> None:
+    clear, disturbed = np.array([1, 1, 1, 0, 1]), np.array([1, 0, 1, 0, 0])
+    found = retention(clear, disturbed)
+    assert found["value"] == pytest.approx(0.5)
+    assert found["ci95"][0] < 0.5 < found["ci95"][1]
+    nothing = retention(np.zeros(4), np.ones(4))
+    assert np.isnan(nothing["value"])
+    assert nothing["ci95"] is None
+
+
+def test_correlations_by_hand() -> None:
+    x, y = [1, 2, 3, 4], [1, 4, 9, 16]
+    assert correlation(x, y, "spearman")["value"] == pytest.approx(1)
+    # Pearson by its definition: cov 13 over sqrt(5) * sqrt(129).
+    dx, dy = np.array(x) - 2.5, np.array(y) - 7.5
+    assert correlation(x, y)["value"] == pytest.approx((dx * dy).sum() / np.sqrt((dx**2).sum() * (dy**2).sum()))
+    assert correlation(x, [-value for value in y])["value"] < -0.9
+    assert np.isnan(correlation(x, [1, 1, 1, 1])["value"])

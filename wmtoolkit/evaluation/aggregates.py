@@ -1,0 +1,96 @@
+"""Scores of many episodes, levels and agents in few numbers, each with a 95 % bootstrap interval.
+
+Interquartile mean, probability of improvement and the stratified bootstrap follow Agarwal et al. 2021
+(arXiv:2108.13264): episodes are drawn anew within each level, levels stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import mannwhitneyu, pearsonr, spearmanr, trim_mean
+
+DRAWS = 1000
+
+
+def iqm(scores: np.ndarray) -> float:
+    """Mean of the middle half of some scores (n,); a quarter is cut off at either end."""
+    return float(trim_mean(np.asarray(scores, dtype=np.float64), 0.25))
+
+
+def level_iqm(levels: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
+    """Interquartile mean over levels of their mean scores; levels: episodes' scores (n_i,) of each."""
+    return _entry(levels, lambda drawn: iqm(np.array([part.mean() for part in drawn])), seed)
+
+
+def probability_of_improvement(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int = 0
+) -> dict[str, Any]:
+    """P(a random episode of ours scores higher than a random one of theirs), ties count half, averaged over levels."""
+    count = len(ours)
+
+    def mean(drawn: Sequence[np.ndarray]) -> float:
+        pairs = zip(drawn[:count], drawn[count:], strict=True)
+        return float(np.mean([mannwhitneyu(a, b).statistic / (len(a) * len(b)) for a, b in pairs]))
+
+    return _entry([*ours, *theirs], mean, seed)
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """Mean difference of two agents' scores (n,) on the same level seeds."""
+    return _entry([np.asarray(ours, float) - np.asarray(theirs, float)], lambda drawn: float(drawn[0].mean()), seed)
+
+
+def area_under_curve(strengths: Sequence[float], scores: Sequence[float]) -> float:
+    """Mean of a curve of scores over its strengths (trapezoids), divided by the score at the first strength."""
+    widths, values = np.diff(strengths), np.asarray(scores, dtype=np.float64)
+    area = float((widths * (values[1:] + values[:-1]) / 2).sum() / widths.sum())
+    return area / values[0] if values[0] > 0 else float("nan")
+
+
+def robustness_curve(strengths: Sequence[float], episodes: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
+    """Normalised area under a success curve; episodes: scores (n,) at each strength, on the same level seeds."""
+    stacked = np.stack([np.asarray(part, dtype=np.float64) for part in episodes], axis=1)
+    return _entry([stacked], lambda drawn: area_under_curve(strengths, drawn[0].mean(axis=0)), seed)
+
+
+def retention(clear: np.ndarray, disturbed: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """Mean score under a disturbance over that without, on the same level seeds (n,)."""
+    stacked = np.stack([np.asarray(clear, float), np.asarray(disturbed, float)], axis=1)
+
+    def ratio(drawn: Sequence[np.ndarray]) -> float:
+        before, after = drawn[0].mean(axis=0)
+        return float(after / before) if before > 0 else float("nan")
+
+    return _entry([stacked], ratio, seed)
+
+
+def correlation(x: Sequence[float], y: Sequence[float], kind: str = "pearson", seed: int = 0) -> dict[str, Any]:
+    """Pearson's or Spearman's coefficient of points; NaN where one side does not vary."""
+    measure = {"pearson": pearsonr, "spearman": spearmanr}[kind]
+    points = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1)
+
+    def coefficient(drawn: Sequence[np.ndarray]) -> float:
+        first, second = drawn[0].T
+        if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+            return float("nan")
+        return float(measure(first, second).statistic)
+
+    return _entry([points], coefficient, seed)
+
+
+def _entry(
+    strata: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndarray]], float], seed: int
+) -> dict[str, Any]:
+    """Value, percentile interval of the stratified bootstrap (None where it is not defined), and n."""
+    rng = np.random.default_rng(seed)
+    strata = [np.asarray(part, dtype=np.float64) for part in strata]
+    value = statistic(strata)
+    found = np.array(
+        [statistic([part[rng.integers(0, len(part), len(part))] for part in strata]) for _ in range(DRAWS)]
+    )
+    found = found[~np.isnan(found)]
+    interval = None if np.isnan(value) or not len(found) else [float(end) for end in np.quantile(found, [0.025, 0.975])]
+    return {"value": value, "ci95": interval, "n": sum(len(part) for part in strata)}
