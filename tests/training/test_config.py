@@ -1,5 +1,6 @@
 """Configs: what is wrong is named, with what is allowed."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,23 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.training.config import load_config, packaged_configs, write_config
 
 
-@pytest.mark.parametrize("name", ["tiny", "quickstart", "compact"])
+@pytest.mark.parametrize("name", packaged_configs())
 def test_packaged_configs_load(name: str) -> None:
-    assert name in packaged_configs()
-    assert load_config(name).name == name
+    assert load_config(name).name == name.rpartition("/")[2]
+
+
+def test_an_ablation_changes_one_thing() -> None:
+    assert {"tiny", "quickstart", "compact", "base", "ablation/base"} <= set(packaged_configs())
+    base = asdict(load_config("ablation/base"))
+    for name in packaged_configs():
+        if name.startswith("ablation/") and name != "ablation/base":
+            changed = {group for group, value in asdict(load_config(name)).items() if value != base[group]} - {"name"}
+            assert len(changed) == 1, (name, changed)
+
+
+def test_a_config_of_another_version_is_refused() -> None:
+    with pytest.raises(UserError, match="version 2, this toolkit reads version 1"):
+        load_config("tiny", ["version=2"])
 
 
 @pytest.mark.parametrize(

@@ -234,9 +234,13 @@ class Config:
 
 
 def packaged_configs() -> list[str]:
-    """Names of the configs that come with the package."""
-    folder = files("wmtoolkit") / "configs"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    """Names of the configs of trainings that come with the package, e.g. ``compact`` and ``ablation/dense``."""
+    return sorted([*_names(""), *_names("ablation/")])
+
+
+def _names(folder: str) -> list[str]:
+    entries = (files("wmtoolkit") / "configs" / folder).iterdir()
+    return [folder + entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")]
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
