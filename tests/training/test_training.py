@@ -1,5 +1,6 @@
 """The loop: it learns, resumes exactly, survives interrupts, and two processes equal one."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -238,6 +239,22 @@ def test_a_batch_in_which_nothing_counts_is_an_error(data: str, tmp_path: Path) 
     with pytest.raises(UserError, match="nothing is asked in the batch of step 1"):
         train(_tiny("masking.strategy=outcome", "masking.full_share=0", "loss.outcome=0", "loss.action=0"),
               tmp_path / "run", [data])  # fmt: skip
+
+
+def test_trackers_write_into_the_run_and_unknown_ones_are_named(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers = ["tensorboard"]
+    if importlib.util.find_spec("wandb"):
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        trackers.append("wandb")
+    train(_tiny("training.steps=2", f"logging.trackers=[{','.join(trackers)}]"), tmp_path / "run", [data])
+    for name in trackers:
+        assert any((tmp_path / "run" / name).rglob("*")), name
+    with pytest.raises(UserError, match="unknown tracker 'paper'; known are aim, "):
+        train(_tiny("logging.trackers=[paper]"), tmp_path / "other", [data])
+    with pytest.raises(UserError, match="pip install aim"):
+        train(_tiny("logging.trackers=[aim]"), tmp_path / "other", [data])
 
 
 def test_curriculum_ends_at_the_mixture() -> None:

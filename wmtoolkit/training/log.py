@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 
+from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.llada2.scale import forward_flops
 from wmtoolkit.training.config import Config
@@ -30,7 +33,7 @@ class Log:
             self.file = self.path.open("a", encoding="utf-8")
         flat = {key: value for key, value in _flat(asdict(config)) if isinstance(value, int | float | str | bool)}
         if config.logging.trackers:
-            accelerator.init_trackers("wmtoolkit", config=flat)
+            accelerator.init_trackers("wmtoolkit", config=flat, init_kwargs={"wandb": {"dir": str(out)}})
 
     def _cut(self, step: int) -> None:
         """Drop what a killed run wrote after its last checkpoint: it comes again."""
@@ -66,6 +69,17 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """``UserError`` for a tracker that Accelerate does not know or whose package is not installed."""
+    known = {str(kind) for kind in LoggerType} - {"all"}
+    installed = {str(kind) for kind in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise UserError(f"logging.trackers: unknown tracker {name!r}; known are {', '.join(sorted(known))}")
+        if name not in installed:
+            raise UserError(f"logging.trackers: {name} is not installed; run: pip install {name}")
 
 
 class Throughput:

@@ -28,7 +28,7 @@ from wmtoolkit.training.batches import Sampler, draw_batch, full_size
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
 from wmtoolkit.training.config import Config, write_config
 from wmtoolkit.training.curriculum import curriculum
-from wmtoolkit.training.log import Log, Throughput
+from wmtoolkit.training.log import Log, Throughput, check_trackers
 from wmtoolkit.training.objective import KINDS, MaskedReconstruction, Weights, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, moving_average, schedule
 from wmtoolkit.world import checkpoint, masks, windows
@@ -67,6 +67,7 @@ def train(
         UserError: bad data, a run of another config or dataset, a loss that is not finite, a full disk.
         KeyboardInterrupt: after an interrupt, with a checkpoint saved.
     """
+    check_trackers(config.logging.trackers)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=_precision(config),
