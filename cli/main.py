@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
     "scale": "Tell what a LLaDA2 model costs to train and to run.",
+    "bench": "Run a benchmark suite and report.",
     "compare": "Put runs and results side by side, as a page, Markdown or CSV.",
     "inspect": "Tell what a dataset, run or checkpoint is.",
 }

@@ -1,0 +1,120 @@
+"""How fast the toolkit's parts are on this machine, as ratios within one run.
+
+A part is a module with ``comparisons(quick, seed)``. The variants of a comparison take turns, round after round, so
+that whatever else the machine does falls on all alike; a variant's time is its fastest round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.results import results_document, write_json
+from wmtoolkit.progress import progress
+
+PARTS = {"llada2": "wmtoolkit.benchmarks.llada2_speed"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants of the same work.
+
+    Attributes:
+        unit: what is counted, as ``tokens``.
+        variants: by variant, and by use (``forward``, ``train``, ...): the units a call works through, and the call.
+            The others are compared with the first variant.
+    """
+
+    name: str
+    unit: str
+    variants: dict[str, dict[str, tuple[int, Callable[[], Any]]]]
+
+
+def speed(
+    parts: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    rounds: int | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure parts (all, if none is named) and write ``out``/results.json.
+
+    Args:
+        quick: small sizes and one round: shows that it runs, proves little.
+        rounds: turns each variant takes after one that warms up; 4 if not given.
+        threads: of torch, for the time of the measurement; as they are if not given.
+
+    Returns:
+        The results document, whose flat ``rows`` hold ``per_second`` (units a second in the fastest round), ``ratio``
+        (to the comparison's first variant) and ``spread`` (the median round's time over the fastest's); and ``text``.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise UserError(f"{part!r} is no part; there are {', '.join(PARTS)}")
+    before = torch.get_num_threads()
+    threads, rounds = threads or before, rounds or (1 if quick else 4)
+    arguments = {"parts": list(parts or PARTS), "quick": quick, "rounds": rounds, "threads": threads}
+    rows: list[dict[str, Any]] = []
+    torch.set_num_threads(threads)
+    try:
+        with progress("measuring speed", None) as bar:
+            for part in parts or PARTS:
+                for comparison in import_module(PARTS[part]).comparisons(quick=quick, seed=seed):
+                    bar.advance(info=f"{part}: {comparison.name}")
+                    rows += [{"part": part, **row} for row in _measured(comparison, rounds)]
+    finally:
+        torch.set_num_threads(before)
+    document = results_document("bench speed", arguments, {}, rows, seed=seed)
+    if out is not None:
+        write_json(out / "results.json", document)
+    return {**document, "text": _text(rows, threads, rounds)}
+
+
+def _measured(comparison: Comparison, rounds: int) -> list[dict[str, Any]]:
+    """One row a use and variant."""
+    work = {(use, variant): w for variant, uses in comparison.variants.items() for use, w in uses.items()}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    for turn in range(rounds + 1):
+        for key, (_, call) in work.items():
+            start = time.perf_counter()
+            call()
+            if turn > 0:
+                seconds[key].append(time.perf_counter() - start)
+    rate = {key: units / min(seconds[key]) for key, (units, _) in work.items()}
+    first = next(iter(comparison.variants))
+    return [
+        {
+            "comparison": comparison.name,
+            "use": use,
+            "variant": variant,
+            "unit": comparison.unit,
+            "per_second": rate[use, variant],
+            "ratio": rate[use, variant] / rate[use, first],
+            "spread": statistics.median(seconds[use, variant]) / min(seconds[use, variant]),
+        }
+        for use, variant in sorted(work, key=lambda key: key[0])
+    ]
+
+
+def _text(rows: list[dict[str, Any]], threads: int, rounds: int) -> str:
+    """The rows as a table for people."""
+    table = [["part", "comparison", "use", "variant", "a second", "ratio", "spread"]]
+    for row in rows:
+        names = [row[name] for name in ("part", "comparison", "use", "variant")]
+        table.append([*names, f"{row['per_second']:,.0f} {row['unit']}", f"{row['ratio']:.2f}", f"{row['spread']:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join([*map(str.ljust, line[:4], widths), *map(str.rjust, line[4:], widths[4:])]) for line in table]
+    return "\n".join(lines) + (
+        f"\n\n{threads} threads; the fastest of {rounds} rounds counts. ratio: to the comparison's first variant. "
+        "spread: the median round's time over the fastest's."
+    )

@@ -1,0 +1,56 @@
+import json
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from wmtoolkit.benchmarks import speed
+from wmtoolkit.cli.main import main
+from wmtoolkit.errors import UserError
+
+
+def test_rates_ratios_and_spread_are_those_of_the_clock(monkeypatch):
+    """A clock that stands still but for the calls: each variant's seconds, round by round, are known."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
+    def taking(*seconds):
+        left = [9.0, *seconds]  # the first round warms up
+
+        def call():
+            nonlocal now
+            now += left.pop(0)
+
+        return call
+
+    variants = {"slow": {"walk": (60, taking(4, 2, 3))}, "fast": {"walk": (60, taking(1, 5, 1.5))}}
+    slow, fast = speed._measured(speed.Comparison("legs", "steps", variants), rounds=3)
+    assert (slow["variant"], slow["per_second"], slow["ratio"], slow["spread"]) == ("slow", 30.0, 1.0, 1.5)
+    assert (fast["variant"], fast["per_second"], fast["ratio"], fast["spread"]) == ("fast", 60.0, 2.0, 1.5)
+
+
+def test_the_command_measures_every_comparison_and_writes_its_results(tmp_path):
+    threads = torch.get_num_threads()
+    command = ["bench", "speed", "--part", "llada2", "--quick", "--threads", "1"]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert torch.get_num_threads() == threads
+    document = json.loads(done.stdout)
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == document["rows"]
+    assert document["arguments"] == {"parts": ["llada2"], "quick": True, "rounds": 1, "threads": 1}
+    measured = {(row["comparison"], row["use"], row["variant"]) for row in document["rows"]}
+    for name in ("sorted_mm", "grouped_mm", "eager"):
+        assert {("experts", use, name) for use in ("forward", "train")} <= measured
+    assert {("decoding", "decode", "recomputed"), ("decoding", "decode", "cached")} <= measured
+    assert {("batch", "train", f"{rows} rows") for rows in (1, 2)} <= measured
+    assert all(row["per_second"] > 0 and row["unit"] == "tokens" for row in document["rows"])
+    assert len(document["text"].split("\n\n")[0].splitlines()) == len(document["rows"]) + 1
+    again = CliRunner().invoke(main, [*command, "--out", str(tmp_path)])
+    assert again.exit_code == 1
+    assert "not empty" in again.stderr
+
+
+def test_an_unknown_part_is_named():
+    with pytest.raises(UserError, match="'llama' is no part; there are llada2"):
+        speed.speed(["llama"])
