@@ -77,3 +77,69 @@ def episodes() -> list[Trajectory]:
 def tiny() -> dict:
     """Fields of a tiny LLaDA2 config."""
     return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text LLaDA2 as the hub has it, tiny: separate experts, shards with an index, a byte-level BPE tokenizer."""
+    import json
+
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from wmtoolkit.llada2 import LLaDA2MoeForCausalLM
+    from wmtoolkit.llada2.released import RELEASED
+
+    folder = tmp_path_factory.mktemp("hub") / "LLaDA2-tiny"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|mask|>", "<role>", "</role>", "<|role_end|>"]
+    # Common words become one token, the rare ones (hallway, traverse, ...) stay in pieces.
+    common = (
+        "go to the a red green blue purple yellow grey ball box key door open pick up put next and then on your left"
+    )
+    sentences = [f" {one} {other}" for one in common.split() for other in common.split()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    text = {
+        **RELEASED["mini"],
+        **TINY,
+        "num_hidden_layers": 3,
+        "num_experts": 8,
+        "n_group": 4,
+        "topk_group": 2,
+        "head_dim": 16,
+        "vocab_size": 352,
+        "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
+        "rope_theta": 10000,
+        "initializer_range": 0.1,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LLaDA2MoeForCausalLM(LLaDA2MoeConfig(**text)).to(torch.bfloat16)
+        for layer in model.model.layers[1:]:
+            layer.mlp.gate.expert_bias.normal_(std=0.1)
+    model.save_pretrained(folder, max_shard_size="60KB")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    facts = {"eos_token": special[0], "pad_token": special[0], "mask_token": special[1]}
+    settings = {**facts, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16384}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").write_text(json.dumps(facts))
+    assert (folder / "model.safetensors.index.json").is_file()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grown(text_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``text_checkpoint`` with the world's tokens in its vocabulary."""
+    from wmtoolkit.world.growth import grow
+
+    folder = tmp_path_factory.mktemp("grown") / "LLaDA2-tiny-world"
+    grow(text_checkpoint, folder)
+    return folder

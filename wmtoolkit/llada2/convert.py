@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,8 +64,7 @@ def convert(
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; it can be {', '.join(DTYPES)}")
     source, target = Path(input_path), Path(output_path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} is not empty; give --output-path a new folder")
+    check_new(target, "--output-path")
     checkpoint = open_checkpoint(source)
     if checkpoint.layout == TARGETS[mode] or not any(map(layout_of, checkpoint.tensors)):
         raise UserError(f"{source} holds no {'separate' if mode == 'merge' else 'merged'} experts to {mode}")
@@ -73,24 +72,56 @@ def convert(
     tensors = list((_merged if mode == "merge" else _separate)(checkpoint))
     if dtype is not None:
         tensors = [_cast(tensor, DTYPES[dtype]) for tensor in tensors]
+    changes = {} if dtype is None else {"torch_dtype": dtype}
+    return {"mode": mode, **write_checkpoint(source, target, tensors, changes, max_shard_size=max_shard_size)}
+
+
+def check_new(folder: Path, option: str) -> None:
+    """Refuse a folder to be made that already holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty; give {option} a new folder")
+
+
+def write_checkpoint(
+    source: Path,
+    target: Path,
+    tensors: list[TensorToWrite],
+    changes: Mapping[str, Any],
+    *,
+    files: Mapping[str, str] | None = None,
+    max_shard_size: int | str = "5GB",
+) -> dict[str, Any]:
+    """Write a checkpoint folder, whole or not at all, with all that lies beside the weights of another.
+
+    Args:
+        changes: fields of ``config.json`` to set.
+        files: further text files, by name.
+
+    Returns:
+        {"output_path", "tensors", "bytes", "files"}
+
+    Raises:
+        UserError: if the disk is too small.
+    """
     total = sum(tensor.size for tensor in tensors)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < total:
         raise UserError(f"{target} needs {total:,} bytes, and its disk has {free:,} left; free some or go elsewhere")
-
     partial = target.parent / f".{target.name}.tmp-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _copy_small_files(source, partial, dtype)
-        files = _write(partial, tensors, _bytes(max_shard_size), total)
+        _copy_small_files(source, partial, changes)
+        for name, text in (files or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
+        weights = _write(partial, tensors, _bytes(max_shard_size), total)
         if target.exists():
             target.rmdir()
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"mode": mode, "output_path": str(target), "tensors": len(tensors), "bytes": total, "files": files}
+    return {"output_path": str(target), "tensors": len(tensors), "bytes": total, "files": weights}
 
 
 def _merged(checkpoint: Checkpoint) -> Iterator[TensorToWrite]:
@@ -169,14 +200,17 @@ def _write(folder: Path, tensors: list[TensorToWrite], limit: int, total: int) -
     return names
 
 
-def _copy_small_files(source: Path, target: Path, dtype: str | None) -> None:
+def _copy_small_files(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
     """Config, tokenizer and whatever else lies beside the weights."""
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix not in _WEIGHT_FILES and not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)
-    if dtype is not None:
+    if changes:
         config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-        config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+        if "dtype" in config and "torch_dtype" in changes:  # as newer Transformers call it
+            config["dtype"] = changes["torch_dtype"]
+            changes = {name: value for name, value in changes.items() if name != "torch_dtype"}
+        config |= changes
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wmtoolkit.errors import UserError
-from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM
-from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.llada2 import LLaDA2MoeForCausalLM
 from wmtoolkit.world.network import WorldNetwork
+from wmtoolkit.world.vocabulary import TextWorldConfig, world_config
 
 FORMAT = 1
 _FRONT_END = "llada2."
+_FRONT, _MANIFEST = "world.safetensors", "manifest.json"
 
 
 def save(network: WorldNetwork, path: Path, facts: dict[str, Any] | None = None) -> None:
@@ -41,7 +42,7 @@ def save(network: WorldNetwork, path: Path, facts: dict[str, Any] | None = None)
         network.write_tables()
         network.llada2.save_pretrained(temporary)
         front = {name: value for name, value in network.state_dict().items() if not name.startswith(_FRONT_END)}
-        save_file({name: value.contiguous() for name, value in front.items()}, temporary / "world.safetensors")
+        save_file({name: value.contiguous() for name, value in front.items()}, temporary / _FRONT)
         document = {
             "format": FORMAT,
             "vocabulary": network.tokenizer.fingerprint,
@@ -50,7 +51,7 @@ def save(network: WorldNetwork, path: Path, facts: dict[str, Any] | None = None)
         }
         (temporary / "world.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
         files = {file.name: _described(file) for file in sorted(temporary.iterdir())}
-        (temporary / "manifest.json").write_text(json.dumps(files, indent=2), encoding="utf-8")
+        (temporary / _MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -78,22 +79,24 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[WorldNetwork, 
     """
     path = Path(path)
     document = describe(path)
-    _verify(path)
-    known = {field.name for field in fields(WorldConfig)}
-    options = document["world"]
-    if set(options) - known:
-        raise UserError(f"{path / 'world.json'}: unknown world options {sorted(set(options) - known)}")
     try:
-        config = LLaDA2MoeConfig.from_pretrained(path)
-        network = WorldNetwork(config, WorldConfig(**options))
-        network.llada2 = LLaDA2MoeForCausalLM.from_pretrained(path, dtype=torch.float32)
-        front = load_file(path / "world.safetensors")
+        world = world_config(document["world"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path / 'world.json'}: {error}") from error
+    if (path / _MANIFEST).exists() or not isinstance(world, TextWorldConfig):  # dFactory writes none
+        _verify(path)
+    try:
+        network = WorldNetwork(LLaDA2MoeForCausalLM.from_pretrained(path, dtype=torch.float32), world)
+        if isinstance(world, TextWorldConfig) and not (path / _FRONT).exists():
+            front = {"input_rows": network.input_rows.detach(), "output_rows": network.output_rows.detach()}
+        else:
+            front = load_file(path / _FRONT)
         outcome = network.load_state_dict(front, strict=False)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {error}") from error
     missing = [name for name in outcome.missing_keys if not name.startswith(_FRONT_END)]
     if missing or outcome.unexpected_keys:
-        raise UserError(f"{path / 'world.safetensors'}: missing {missing}, unexpected {outcome.unexpected_keys}")
+        raise UserError(f"{path / _FRONT}: missing {missing}, unexpected {outcome.unexpected_keys}")
     return network.to(device).eval(), document
 
 
@@ -118,17 +121,22 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_hash(path: Path) -> str:
-    """sha256 over a checkpoint's manifest, which names the hash of each file."""
-    return hashlib.sha256((Path(path) / "manifest.json").read_bytes()).hexdigest()
+    """sha256 over a checkpoint's manifest, which names the hash of each file (made on the spot if there is none)."""
+    path = Path(path)
+    if (path / _MANIFEST).is_file():
+        return hashlib.sha256((path / _MANIFEST).read_bytes()).hexdigest()
+    files = {file.name: _described(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return hashlib.sha256(json.dumps(files, indent=2).encode()).hexdigest()
 
 
 def _described(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    with file.open("rb") as handle:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
 def _verify(path: Path) -> None:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {path}: manifest.json cannot be read ({error}); copy the folder again") from None
     for name, expected in manifest.items():

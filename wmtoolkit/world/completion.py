@@ -134,6 +134,8 @@ def fill_window(
         part = lane.ids[1 + start : 1 + start + size]
         ids[row, : len(part)], valid[row, : len(part)] = part, True
     mission = np.stack([lane.ids[0] for lane in lanes])
+    if is_masked(mission).any() and network.world.spelled(mission) is not mission:
+        raise UserError("words of a mission can only be hidden if the text model's tokenizer leaves every word whole")
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
     time = starts[:, None] + np.arange(size) + 1
@@ -147,7 +149,7 @@ def fill_window(
         masked = np.concatenate([is_masked(mission)[:, None], is_masked(ids) & valid[..., None]], axis=1)
         if not masked.any():
             break
-        words = mission_tokens(mission)
+        words = mission_tokens(network.world.spelled(mission))
         context = words if memory is None else joined(words, memory)
         pose = reckoned_poses(ids, position, heading) if network.world.egomotion else None
         tokens = joined(context, placed_frames(ids, np.where(valid, time, 0), pose, valid))

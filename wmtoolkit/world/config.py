@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from wmtoolkit.world.tokenizer import BLOCK
+
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What the front-end adds to LLaDA2. With every option off it is LLaDA2's own embedding and head.
+    """What the front-end adds to LLaDA2. With every option off it is LLaDA2's own embedding, positions and head.
 
     Attributes:
         compositional: a cell's embedding and output row are sums of an object, a colour and a state row.
         slot_features: a learned embedding for each slot of a block.
         action_features: the action of a step is added to every token of its block.
-        axes: rotary positions on (time, x, y) instead of the token's index.
+        axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
         memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
@@ -40,3 +44,12 @@ class WorldConfig:
             raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
         if self.memory and not self.egomotion:
             raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")
+
+    @property
+    def block_length(self) -> int:
+        """Positions from one block to the next, where positions are LLaDA2's own."""
+        return BLOCK
+
+    def spelled(self, missions: np.ndarray) -> np.ndarray:
+        """Mission blocks (B, 52) in the tokens the network reads."""
+        return missions

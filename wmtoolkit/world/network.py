@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from wmtoolkit.llada2 import BlockCache, LLaDA2MoeConfig, LLaDA2MoeForCausalLM
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.tokenizer import ATTRIBUTES, WorldTokenizer
+from wmtoolkit.world.tokenizer import ATTRIBUTES, BLOCK, WorldTokenizer
 from wmtoolkit.world.tokens import ACTION_FEATURES, SLOTS
+from wmtoolkit.world.vocabulary import TextWorldConfig
 
 
 def native_bf16(device: torch.device | str) -> bool:
@@ -24,22 +25,28 @@ class WorldNetwork(nn.Module):
     """Embeds tokens, runs LLaDA2 on them and scores completions.
 
     Args:
-        llada2: architecture; its vocabulary size and rotary axes must fit the front-end (``fitted`` sets them).
-        world: the front-end's options.
+        llada2: architecture, or a network of it; vocabulary size and rotary axes must fit the front-end (``fitted``
+            sets them).
+        world: the front-end's options. Over a text LLaDA2 only the rows of the world's own tokens are trained, not
+            those of the text's.
     """
 
     composition: torch.Tensor
+    _rows: torch.Tensor
+    _new: torch.Tensor
     _agreeing: torch.Tensor
     _places: torch.Tensor
 
-    def __init__(self, llada2: LLaDA2MoeConfig, world: WorldConfig) -> None:
+    def __init__(self, llada2: LLaDA2MoeConfig | LLaDA2MoeForCausalLM, world: WorldConfig) -> None:
         super().__init__()
         self.world = world
         self.bf16_inference = False
         """Run the network in bf16 where no gradient is wanted; predictions move by about as much as training noise."""
         self.tokenizer = tokenizer = WorldTokenizer()
-        self.llada2 = LLaDA2MoeForCausalLM(llada2)
-        width, std = llada2.hidden_size, llada2.initializer_range
+        if isinstance(llada2, LLaDA2MoeConfig):
+            llada2 = LLaDA2MoeForCausalLM(llada2)
+        self.llada2 = llada2
+        width, std = llada2.config.hidden_size, llada2.config.initializer_range
 
         def rows(count: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(count, width) * std)
@@ -48,8 +55,15 @@ class WorldNetwork(nn.Module):
             parts = _composition(tokenizer)
             self.register_buffer("composition", torch.from_numpy(parts), persistent=False)
             self.input_rows, self.output_rows = rows(parts.shape[1]), rows(parts.shape[1])
-            self.llada2.model.word_embeddings.weight.requires_grad_(False)
-            self.llada2.lm_head.weight.requires_grad_(False)
+        elif isinstance(world, TextWorldConfig):
+            self.register_buffer("_rows", torch.from_numpy(world.text.rows), persistent=False)
+            self.register_buffer("_new", torch.from_numpy(world.text.new), persistent=False)
+            own = self._rows[self._new]
+            self.input_rows = nn.Parameter(self._plain_input.detach()[own].clone())
+            self.output_rows = nn.Parameter(self._plain_output.detach()[own].clone())
+        if world.compositional or isinstance(world, TextWorldConfig):
+            self._plain_input.requires_grad_(False)
+            self._plain_output.requires_grad_(False)
         if world.slot_features:
             self.slot_rows = rows(SLOTS)
         if world.action_features:
@@ -68,8 +82,9 @@ class WorldNetwork(nn.Module):
     def fitted(llada2: LLaDA2MoeConfig, world: WorldConfig) -> LLaDA2MoeConfig:
         """The architecture with the vocabulary size, pad id and rotary axes that the front-end needs."""
         changed = LLaDA2MoeConfig.from_dict(llada2.to_dict())
-        changed.vocab_size = WorldTokenizer().vocab_size
-        changed.pad_token_id = WorldTokenizer.pad
+        text = world.text if isinstance(world, TextWorldConfig) else None
+        changed.vocab_size = WorldTokenizer().vocab_size if text is None else text.size
+        changed.pad_token_id = WorldTokenizer.pad if text is None else text.pad
         changed.rope_axes = 3 if world.axes else 1
         changed._attn_implementation = llada2._attn_implementation
         return changed
@@ -79,26 +94,41 @@ class WorldNetwork(nn.Module):
         return self.llada2.lm_head.weight.device
 
     def input_table(self) -> torch.Tensor:
-        """(V, H) word embeddings, composed if the vocabulary is compositional."""
-        return self.composition @ self.input_rows if self.world.compositional else self._plain_input
+        """(V, H) word embeddings of the world's tokens, whatever they are made of."""
+        if self.world.compositional:
+            return self.composition @ self.input_rows
+        if isinstance(self.world, TextWorldConfig):
+            return self._plain_input[self._rows].index_copy(0, self._new, self.input_rows)
+        return self._plain_input
 
     def output_table(self) -> torch.Tensor:
-        """(V, H) rows of the output head."""
-        return self.composition @ self.output_rows if self.world.compositional else self.llada2.lm_head.weight
+        """(V, H) rows of the output head, likewise."""
+        if self.world.compositional:
+            return self.composition @ self.output_rows
+        if isinstance(self.world, TextWorldConfig):
+            return self._plain_output[self._rows].index_copy(0, self._new, self.output_rows)
+        return self._plain_output
 
     @property
     def _plain_input(self) -> torch.Tensor:
         return self.llada2.model.word_embeddings.weight
 
+    @property
+    def _plain_output(self) -> torch.Tensor:
+        return self.llada2.lm_head.weight
+
     @torch.no_grad()
     def write_tables(self) -> None:
-        """Write the composed tables into the LLaDA2 network, which so becomes a plain checkpoint."""
+        """Write the tables into the LLaDA2 network, which so becomes a plain checkpoint."""
         if self.world.compositional:
             self._plain_input.copy_(self.input_table())
-            self.llada2.lm_head.weight.copy_(self.output_table())
+            self._plain_output.copy_(self.output_table())
+        elif isinstance(self.world, TextWorldConfig):
+            self._plain_input[self._rows[self._new]] = self.input_rows
+            self._plain_output[self._rows[self._new]] = self.output_rows
 
-    def embed(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings (B, S, H) and rotary positions (3, B, S); positions are None without axes."""
+    def embed(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (B, S, H) and rotary positions: (3, B, S), or (B, S) as if all blocks lay end to end."""
         embedded = F.embedding(tokens["ids"], self.input_table())
         if self.world.slot_features:
             embedded = embedded + F.embedding(tokens["slot"], self.slot_rows)
@@ -106,8 +136,10 @@ class WorldNetwork(nn.Module):
             embedded = embedded + F.embedding(tokens["action"], self.action_rows)
         if self.world.egomotion:
             embedded = embedded + (1 - tokens["known"])[..., None] * self.lost_row
-        positions = torch.stack([tokens["time"], tokens["x"], tokens["y"]]) if self.world.axes else None
-        return embedded, positions
+        time, slot = tokens["time"], tokens["slot"]
+        if self.world.axes:
+            return embedded, torch.stack([time, tokens["x"], tokens["y"]])
+        return embedded, torch.where(time > 0, time * self.world.block_length + slot - BLOCK, slot)
 
     def forward(
         self,

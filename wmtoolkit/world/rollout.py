@@ -255,7 +255,7 @@ class RolloutState:
         """Run the network over mission, memory and kept frames once and keep their keys and values."""
         if self._cache is not None:
             return
-        context = mission_tokens(self._mission)
+        context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
             remembered = self._seen.recall(

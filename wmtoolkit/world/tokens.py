@@ -66,10 +66,10 @@ def joined(*parts: Tokens) -> Tokens:
 
 
 def mission_tokens(ids: np.ndarray, length: int | None = None) -> Tokens:
-    """Mission blocks (B, 52), cut to ``length`` tokens (default: what the longest mission needs, in steps of 8)."""
+    """Mission blocks (B, n), cut to ``length`` tokens (default: what the longest mission needs, in steps of 8)."""
     if length is None:
         used = int((ids != _TOKENIZER.pad).sum(axis=1).max())
-        length = min(BLOCK, -(-used // 8) * 8)
+        length = min(ids.shape[1], -(-used // 8) * 8)
     ids = ids[:, :length]
     zeros = np.zeros_like(ids)
     return Tokens(

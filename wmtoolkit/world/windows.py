@@ -150,7 +150,9 @@ def cut(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int, worl
     ids = _TOKENIZER.step_blocks(
         frames.images[index], frames.directions[index], frames.actions[index], frames.outcomes[index]
     )
-    mission = context = mission_tokens(frames.missions[episode], frames.mission_length)
+    words = frames.missions[episode]
+    spelled = world.spelled(words)
+    mission = context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
     if world.memory:
         context = joined(mission, _memory(frames, episode, start, world.memory))
     return Window(
