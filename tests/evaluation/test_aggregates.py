@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 
 from wmtoolkit.evaluation.aggregates import (
     area_under_curve,
@@ -28,9 +29,13 @@ def test_probability_of_improvement_counts_pairs() -> None:
     # Of 2 x 3 pairs, 3 beats all three; 1 beats 0, ties with 1 and loses to 2: (3 + 1 + 0.5) / 6.
     found = probability_of_improvement([np.array([3, 1])], [np.array([0, 1, 2])])
     assert found["value"] == pytest.approx(4.5 / 6)
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 5, 40), rng.integers(1, 6, 30)
+    u = mannwhitneyu(ours, theirs).statistic
+    assert probability_of_improvement([ours], [theirs])["value"] == pytest.approx(u / (40 * 30))
     apart = probability_of_improvement([np.ones(9), np.ones(9)], [np.zeros(9), np.ones(9)])
     assert apart["value"] == pytest.approx(0.75)  # 1 in the first level, 1/2 in the second
-    assert apart["ci95"] == [0.75, 0.75]
+    assert apart["ci95"] == pytest.approx([0.75, 0.75])
 
 
 def test_paired_seeds_narrow_the_difference() -> None:

@@ -1,0 +1,170 @@
+"""Episodes of agents under conditions: which level, real or imagined, how badly seen, with or without belief."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from wmtoolkit.agents import Agent, make_agent
+from wmtoolkit.agents.registry import needs
+from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import AgentSpec
+from wmtoolkit.benchmarks.rollouts import run_episode
+from wmtoolkit.data.splits import in_ranges
+from wmtoolkit.envs.belief import BeliefCompletion
+from wmtoolkit.envs.observability import PartialObservability
+from wmtoolkit.envs.real import make_real_env
+from wmtoolkit.evaluation.held_out import training_record
+from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
+from wmtoolkit.progress import Bar
+from wmtoolkit.world.checkpoint import checkpoint_hash
+from wmtoolkit.world.model import AnyOrderWorldModel
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Under what an agent plays.
+
+    Attributes:
+        level: id of the level; agent: who acts.
+        imagined: in the world model instead of the level.
+        corruption: options of ``PartialObservability``; empty: the agent sees what the level shows.
+        belief: the world model fills in what is hidden before the agent sees it.
+    """
+
+    level: str
+    agent: AgentSpec
+    imagined: bool = False
+    corruption: Mapping[str, Any] = field(default_factory=dict)
+    belief: bool = False
+
+
+class Player:
+    """Plays conditions with one checkpoint, which is loaded when it is first needed.
+
+    Args:
+        checkpoint: folder; None for the packaged one.
+    """
+
+    def __init__(self, checkpoint: Path | None = None) -> None:
+        self.checkpoint = checkpoint
+        self._model: AnyOrderWorldModel | None = None
+
+    @property
+    def model(self) -> AnyOrderWorldModel:
+        """The world model."""
+        if self._model is None:
+            self._model = AnyOrderWorldModel.from_pretrained(self.checkpoint)
+        return self._model
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Path and hash of the checkpoint."""
+        assert self.model.path is not None
+        return {"path": str(self.checkpoint or "packaged"), "sha256": checkpoint_hash(self.model.path)}
+
+    def uses_model(self, condition: Condition) -> bool:
+        """Whether the condition's outcome depends on the checkpoint."""
+        return condition.imagined or condition.belief or "world_model" in needs(condition.agent.agent)
+
+    def unit(self, condition: Condition, seed: int) -> dict[str, Any]:
+        """What names an episode in a ledger; it holds the checkpoint's hash where that matters."""
+        spec = condition.agent
+        return {
+            "level": condition.level,
+            "agent": spec.agent,
+            "settings": dict(spec.settings),
+            "imagined": condition.imagined,
+            "corruption": dict(condition.corruption),
+            "belief": condition.belief,
+            "checkpoint": self.identity["sha256"] if self.uses_model(condition) else None,
+            "seed": seed,
+        }
+
+    def play(self, condition: Condition, seeds: Sequence[int], ledger: Ledger, bar: Bar) -> None:
+        """Play the episodes that the ledger does not hold yet. An agent that cannot be made fails the first of them."""
+        units = [self.unit(condition, seed) for seed in seeds]
+        todo = [(seed, unit) for seed, unit in zip(seeds, units, strict=True) if not ledger.done(unit)]
+        bar.advance(len(seeds) - len(todo))
+        if not todo:
+            return
+        try:
+            with self.environment(condition) as env:
+                agent = self.agent(condition, env)
+                for seed, unit in todo:
+                    result = asdict(run_episode(agent, env, seed))
+                    result.pop("seed")
+                    ledger.write(unit, result, result["seconds"])
+                    bar.advance(info=f"{condition.level}: {condition.agent.name}")
+        except Exception as error:
+            ledger.fail(todo[0][1], error)
+
+    def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
+        """The condition's agent, for its environment."""
+        model = self.model if self.uses_model(condition) else None
+        return make_agent(condition.agent.agent, world_model=model, env=env, **condition.agent.settings)
+
+    @contextlib.contextmanager
+    def environment(self, condition: Condition) -> Iterator[gymnasium.Env]:
+        """The environment that a condition describes."""
+        env: gymnasium.Env
+        if condition.imagined:
+            env = gymnasium.make(
+                "wmtoolkit:AnyOrderWM-BabyAI", level=condition.level, checkpoint=self.model, disable_env_checker=True
+            )
+        else:
+            env = make_real_env(condition.level)
+        try:
+            if condition.corruption:
+                env = PartialObservability(env, **condition.corruption)
+            if condition.belief:
+                env = BeliefCompletion(env, self.model)
+            yield env
+        finally:
+            env.close()
+
+    def seeds(self, level: str, first: int, count: int) -> list[int]:
+        """``count`` level seeds from ``first`` on, without those that the checkpoint was trained on."""
+        record = training_record(self.model) or {"train_seeds": {}}
+        trained = record["train_seeds"].get(level, [])
+        return [seed for seed in range(first, first + count) if not in_ranges(seed, trained)]
+
+
+def episodes(player: Player, condition: Condition, seeds: Sequence[int], ledger: Ledger) -> list[dict[str, Any]]:
+    """Finished episodes of a condition in order of their seeds; those not played are missing."""
+    found = []
+    for seed in seeds:
+        values = ledger.values(player.unit(condition, seed))
+        if values is not None:
+            found.append({"seed": seed, **values})
+    return found
+
+
+def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Flat summary of episodes: success rate with its Wilson interval, mean return and length with bootstrap ones."""
+    if not found:
+        return {"n": 0}
+    success = np.array([item["success"] for item in found])
+    low, high = wilson(int(success.sum()), len(success))
+    row: dict[str, Any] = {
+        "n": len(found),
+        "success_rate": float(success.mean()),
+        "success_rate_low": low,
+        "success_rate_high": high,
+    }
+    for name, key in (("mean_return", "episode_return"), ("mean_episode_length", "length")):
+        values = np.array([item[key] for item in found], dtype=np.float64)
+        low, high = bootstrap_mean(values, np.random.default_rng(0))
+        row |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+    decisions = sum(item["decisions"] for item in found)
+    row["milliseconds_per_decision"] = 1000 * sum(item["seconds"] for item in found) / max(decisions, 1)
+    row["forward_passes_per_decision"] = sum(item["forward_passes"] for item in found) / max(decisions, 1)
+    errors = [item["error"] for item in found if item["error"]]
+    row |= {"errors": len(errors), "error": errors[0] if errors else None}
+    return row

@@ -1,0 +1,97 @@
+"""How well agents succeed: agents x levels over fixed fresh seeds, paired between agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, summary
+from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.evaluation.aggregates import level_iqm, paired_difference, probability_of_improvement
+from wmtoolkit.progress import Bar
+
+
+@dataclass(frozen=True)
+class SuccessPlan:
+    """``episodes`` of each agent in each level; episode i takes level seed ``seed + i``."""
+
+    levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
+    agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("random")])
+    episodes: int = 100
+    seed: int = FIRST_SEED
+
+
+def conditions(plan: SuccessPlan) -> Iterator[Condition]:
+    """Level by level, every agent."""
+    for level in plan.levels:
+        for agent in plan.agents:
+            yield Condition(level, agent)
+
+
+def units(plan: SuccessPlan, player: Player) -> Iterator[dict[str, Any]]:
+    """Every episode of the plan."""
+    for condition in conditions(plan):
+        for seed in player.seeds(condition.level, plan.seed, plan.episodes):
+            yield player.unit(condition, seed)
+
+
+def run(plan: SuccessPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
+    """Play what is missing."""
+    for condition in conditions(plan):
+        player.play(condition, player.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
+
+
+def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Metrics and rows: table ``success`` a level and agent, ``agents`` over levels, ``improvement`` by pairs."""
+    rows: list[dict[str, Any]] = []
+    returns: dict[str, dict[str, np.ndarray]] = {}
+    successes: dict[str, dict[str, np.ndarray]] = {}
+    for condition in conditions(plan):
+        seeds = player.seeds(condition.level, plan.seed, plan.episodes)
+        found = episodes(player, condition, seeds, ledger)
+        name, row = condition.agent.name, {"table": "success", "level": condition.level, "agent": condition.agent.name}
+        row |= summary(found)
+        if len(seeds) < plan.episodes:
+            row["note"] = f"{plan.episodes - len(seeds)} of {plan.episodes} seeds were trained on and left out"
+        rows.append(row)
+        if len(found) == len(seeds) and found:
+            returns.setdefault(name, {})[condition.level] = np.array([item["episode_return"] for item in found])
+            successes.setdefault(name, {})[condition.level] = np.array([item["success"] for item in found], float)
+    metrics: dict[str, Any] = {}
+    for name, levels in successes.items():
+        middle, mean = level_iqm(list(levels.values())), np.concatenate(list(levels.values()))
+        rows.append(
+            {
+                "table": "agents",
+                "agent": name,
+                "levels": len(levels),
+                "success_rate": float(mean.mean()),
+                **_flat("success_iqm", middle),
+                **_flat("return_iqm", level_iqm(list(returns[name].values()))),
+            }
+        )
+        metrics[f"success_iqm/{name}"] = middle
+    for ours in returns:
+        for theirs in returns:
+            shared = [level for level in returns[ours] if level in returns[theirs]]
+            if ours != theirs and shared:
+                better = probability_of_improvement(
+                    [returns[ours][level] for level in shared], [returns[theirs][level] for level in shared]
+                )
+                gain = paired_difference(
+                    np.concatenate([successes[ours][level] for level in shared]),
+                    np.concatenate([successes[theirs][level] for level in shared]),
+                )
+                row = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
+                rows.append(row | _flat("probability", better) | _flat("success_difference", gain))
+    return metrics, rows
+
+
+def _flat(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    low, high = entry["ci95"] or (None, None)
+    return {name: entry["value"], f"{name}_low": low, f"{name}_high": high}

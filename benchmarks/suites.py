@@ -1,0 +1,108 @@
+"""Benchmark suites by name: plan, ledger, and ``results.json`` with whatever is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wmtoolkit.benchmarks import plans
+from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.play import Player
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.results import results_document, write_json
+from wmtoolkit.progress import progress
+
+SUITES = {
+    "prediction": ("prediction", "PredictionPlan"),
+    "success": ("success", "SuccessPlan"),
+    "robustness": ("robustness", "RobustnessPlan"),
+    "fidelity": ("fidelity", "FidelityPlan"),
+    "efficiency": ("trainings", "TrainingsPlan"),
+    "ablation": ("trainings", "TrainingsPlan"),
+}
+"""Module below ``wmtoolkit.benchmarks`` and class of the plan. A module has ``units`` (of a plan), ``run`` (what is
+missing in the ledger) and ``report`` (metrics and rows of what is finished)."""
+
+
+def run_suite(
+    suite: str,
+    out: Path,
+    *,
+    plan: str | Path | None = None,
+    quick: bool = False,
+    checkpoint: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run what of a suite is not finished in ``out/SUITE`` and write ``results.json`` there.
+
+    An interrupt or a crash loses no finished unit: the results then say how many units are missing, and why.
+
+    Args:
+        out: folder of the suites; they share the fresh episodes under ``out/data``.
+        plan: YAML file; None for the packaged plan of the suite.
+        quick: a small plan, which shows that it runs and proves little.
+        checkpoint: folder of the world model; None for the packaged one.
+        changes: entries of the plan to override, e.g. ``levels``, ``episodes``.
+
+    Returns:
+        The results document, and ``text``.
+
+    Raises:
+        UserError: an unknown suite, a broken plan or checkpoint, or rows of another schema in ``out``.
+    """
+    if suite not in SUITES:
+        raise UserError(f"{suite!r} is no suite; there are {', '.join(SUITES)}")
+    module_name, plan_name = SUITES[suite]
+    module = import_module(f"wmtoolkit.benchmarks.{module_name}")
+    kind = getattr(module, plan_name)
+    settled = plans.load_plan(kind, suite, plan, quick=quick, changes=changes)
+    player = Player(checkpoint)
+    ledger = Ledger(out / suite, suite)
+    units = list(module.units(settled, player))
+    try:
+        with progress(f"bench {suite}", len(units)) as bar:
+            module.run(settled, player, ledger, bar)
+    finally:
+        metrics, rows = module.report(settled, player, ledger)
+        holes = ledger.holes(units)
+        document = results_document(
+            f"bench {suite}",
+            {"plan": plans.document(settled), "quick": quick},
+            metrics,
+            rows,
+            seed=settled.seed,
+            checkpoint=player.identity if module_name != "trainings" else None,
+        )
+        document["units"] = {"planned": len(units), "missing": len(holes), "holes": _grouped(holes)}
+        write_json(out / suite / "results.json", document)
+    return {**document, "text": text(document)}
+
+
+def _grouped(holes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Missing units that differ in nothing but the level seed, as one with their number."""
+    groups: dict[str, dict[str, Any]] = {}
+    for hole in holes:
+        unit = {key: value for key, value in hole["unit"].items() if key not in ("seed", "checkpoint")}
+        own = groups.setdefault(
+            str(sorted(unit.items(), key=str)), {"unit": unit, "missing": 0, "error": hole["error"]}
+        )
+        own["missing"] += 1
+        if own["error"] == "not run yet":
+            own["error"] = hole["error"]
+    return list(groups.values())
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """What a suite found, in a few lines for people."""
+    units = document["units"]
+    lines = [f"{document['command']}: {units['planned'] - units['missing']} of {units['planned']} units done"]
+    for hole in units["holes"][:10]:
+        named = ", ".join(f"{key} {value}" for key, value in hole["unit"].items() if value not in (None, {}, [], False))
+        lines.append(f"  missing {hole['missing']}: {named}: {hole['error']}")
+    for name, entry in document["metrics"].items():
+        interval = "" if entry["ci95"] is None else f"  ({entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f})"
+        if "/" not in name or document["command"] != "bench prediction":
+            lines.append(f"  {name:<44}{entry['value']:>10.4f}{interval}")
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""Suites that train: ablations, and success against the amount of data. One row a finished run, several seeds each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
+from wmtoolkit.benchmarks.play import Condition, Player, summary
+from wmtoolkit.benchmarks.rollouts import run_episode
+from wmtoolkit.data import collect
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.evaluate import evaluate
+from wmtoolkit.progress import Bar
+from wmtoolkit.training.config import Config, load_config
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training: a config by name or file, and entries to change, each ``a.b=value``."""
+
+    name: str = "base"
+    config: str = "ablation/base"
+    set: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainingsPlan:
+    """Trainings that are compared with the first of them.
+
+    Attributes:
+        variants: what is trained; set: entries to change in all of them.
+        seeds: of the trainings, one run each.
+        samples: steps of each level that ``wmtool evaluate`` predicts, on fresh episodes of the first variant's levels.
+        agents: play ``episodes`` of each of these levels with the trained model.
+    """
+
+    variants: list[Variant] = field(default_factory=lambda: [Variant()])
+    set: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    samples: int = 500
+    agents: list[AgentSpec] = field(default_factory=list)
+    episodes: int = 0
+    seed: int = FIRST_SEED
+
+
+def _runs(plan: TrainingsPlan) -> Iterator[tuple[Variant, int, Config]]:
+    """Every run; seeds outside, so that an interrupted suite has all variants with fewer seeds."""
+    for seed in plan.seeds:
+        for variant in plan.variants:
+            changes = [*plan.set, *variant.set, f"training.seed={seed}", "logging.trackers=[]"]
+            yield variant, seed, load_config(variant.config, changes)
+
+
+def _unit(plan: TrainingsPlan, variant: Variant, seed: int, config: Config) -> dict[str, Any]:
+    document = json.dumps(asdict(config), sort_keys=True)
+    return {
+        "variant": variant.name,
+        "training_seed": seed,
+        "config": hashlib.sha256(document.encode()).hexdigest()[:16],
+        "samples": plan.samples,
+        "agents": [asdict(agent) for agent in plan.agents],
+        "episodes": plan.episodes if plan.agents else 0,
+        "seed": plan.seed,
+    }
+
+
+def units(plan: TrainingsPlan, player: Player) -> Iterator[dict[str, Any]]:
+    """Every run of the plan."""
+    for variant, seed, config in _runs(plan):
+        yield _unit(plan, variant, seed, config)
+
+
+def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
+    """Train and measure what is missing; a run that was interrupted goes on from its newest checkpoint."""
+    levels = next(_runs(plan))[2].data.levels
+    for variant, seed, config in _runs(plan):
+        unit = _unit(plan, variant, seed, config)
+
+        def work(variant: Variant = variant, config: Config = config, unit: dict[str, Any] = unit) -> dict[str, Any]:
+            out = ledger.folder / "runs" / f"{variant.name}-{unit['training_seed']}-{unit['config'][:8]}"
+            changes = [*plan.set, *variant.set, f"training.seed={unit['training_seed']}", "logging.trackers=[]"]
+            data = _data(config, ledger.folder.parent / "data")
+            result = train_apart(variant.config, changes, data, out)
+            return {**result, **_measured(plan, levels, out / "checkpoint", ledger)}
+
+        ledger.do(unit, work)
+        bar.advance(info=f"{variant.name}, seed {seed}")
+
+
+def _data(config: Config, folder: Path) -> list[str]:
+    """The config's own data, collected once for all runs that share it."""
+    options = asdict(config.data)
+    levels = options.pop("levels")
+    name = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+    return [
+        str(
+            collect(
+                level,
+                config.data.episodes,
+                policy=config.data.policy,
+                seed=config.data.seed,
+                max_steps=config.data.max_steps or None,
+                out=folder / f"training-{name}" / level.rpartition(":")[2],
+                resume=True,
+            )
+        )
+        for level in levels
+    ]
+
+
+def train_apart(config: str, changes: Sequence[str], data: Sequence[str], out: Path) -> dict[str, Any]:
+    """``wmtool train`` in a process of its own, so that runs do not share memory; an interrupt reaches it first.
+
+    Returns:
+        ``steps``, ``training_seconds``, ``best_validation_nll``.
+
+    Raises:
+        UserError: with the line that the training failed with.
+    """
+    command = [sys.executable, "-P", "-m", "wmtoolkit.cli", "train", "--config", config, "--out", str(out), "--json"]
+    command += [part for change in changes for part in ("--set", change)]
+    command += [part for path in data for part in ("--data", path)]
+    command += ["--resume"] if (out / "config.yaml").is_file() else []
+    environment = {**os.environ, "NO_COLOR": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        text, errors = process.communicate()
+    except KeyboardInterrupt:
+        process.wait()  # it was interrupted too and saves its state
+        raise
+    if process.returncode == 130:
+        raise KeyboardInterrupt(f"interrupted in {out}")
+    if process.returncode:
+        said = [line for line in errors.splitlines() if line.startswith("wmtool: ")]
+        raise UserError(said[-1].removeprefix("wmtool: ") if said else f"training failed: {errors[-300:]}")
+    result = json.loads(text)
+    return {
+        "steps": result["step"],
+        "training_seconds": result["seconds"],
+        "best_validation_nll": result["best_validation_nll"],
+    }
+
+
+def _measured(plan: TrainingsPlan, levels: Sequence[str], checkpoint: Path, ledger: Ledger) -> dict[str, Any]:
+    """Metrics of ``wmtool evaluate`` on fresh episodes, and success of the plan's agents over all levels."""
+    folder, found = ledger.folder.parent / "data", {}
+    data = [str(fresh_data(level, folder, episodes=400, seed=plan.seed)) for level in levels]
+    if plan.samples:
+        found = {"metrics": evaluate(checkpoint, data, samples=plan.samples)["metrics"]}
+    player = Player(checkpoint)
+    for agent in plan.agents:
+        played = []
+        for level in levels:
+            condition = Condition(level, agent)
+            with player.environment(condition) as env:
+                acting = player.agent(condition, env)
+                played += [asdict(run_episode(acting, env, plan.seed + index)) for index in range(plan.episodes)]
+        found[f"play/{agent.name}"] = summary(played)
+    parameters = sum(value.numel() for value in player.model.network.parameters() if value.requires_grad)
+    return {**found, "parameters": parameters, "checkpoint": player.identity["sha256"]}
+
+
+def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Rows: table ``runs`` a run, and ``variants`` a variant: each metric's mean over its seeds.
+
+    The interval of a mean is the range over seeds where there are several, and the run's own where there is one.
+    """
+    runs: list[dict[str, Any]] = []
+    for variant, seed, config in _runs(plan):
+        values = ledger.values(_unit(plan, variant, seed, config))
+        if values is None:
+            continue
+        row = {"table": "runs", "variant": variant.name, "training_seed": seed, "data_episodes": config.data.episodes}
+        row |= {name: values[name] for name in ("parameters", "steps", "training_seconds", "best_validation_nll")}
+        for name, entry in values.get("metrics", {}).items():
+            low, high = entry["ci95"]
+            row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
+        for agent in plan.agents:
+            played = values[f"play/{agent.name}"]
+            row |= {f"success_rate/{agent.name}{end}": played[f"success_rate{end}"] for end in ("", "_low", "_high")}
+            row[f"mean_episode_length/{agent.name}"] = played["mean_episode_length"]
+        runs.append(row)
+    rows = list(runs)
+    for variant in plan.variants:
+        own = [row for row in runs if row["variant"] == variant.name]
+        if own:
+            rows.append({"table": "variants", "variant": variant.name, "seeds": len(own), **_mean(own)})
+    return {}, rows
+
+
+def _mean(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    skipped = ("table", "variant", "training_seed")
+    for name in runs[0]:
+        if name in skipped or name.endswith(("_low", "_high")):
+            continue
+        values = np.array([run[name] for run in runs if run.get(name) is not None], dtype=np.float64)
+        row[name] = float(values.mean())
+        if len(runs) > 1:
+            row |= {f"{name}_low": float(values.min()), f"{name}_high": float(values.max())}
+        elif f"{name}_low" in runs[0]:
+            row |= {f"{name}_low": runs[0][f"{name}_low"], f"{name}_high": runs[0][f"{name}_high"]}
+    return row
