@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wmtoolkit.llada2 import BlockCache, block_causal_mask
 
@@ -63,6 +65,29 @@ def test_rows_branch_and_are_reordered(model, ids):
     # the branch has grown, its origin has not, and goes on as if nothing had been
     assert (branches.get_seq_length(), cache.get_seq_length()) == (12, 8)
     torch.testing.assert_close(write(model, cache, ids[:, 8:]), recomputed(model, ids)[:, 8:], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.one_of(st.just("write"), st.just("look"), st.lists(st.integers(0, 5), min_size=1, max_size=4))),
+    st.integers(0, 100),
+)
+def test_whatever_is_written_looked_at_and_branched_equals_the_recompute(make_model, actions, seed):
+    """Rows as a planner treats them: lengthened, copied, dropped, re-ordered, in any succession."""
+    model, draw = make_model(), torch.Generator().manual_seed(seed)
+    cache, history = BlockCache(), torch.zeros(2, 0, dtype=torch.long)
+    for action in [*actions, "look"]:
+        if isinstance(action, list):
+            rows = torch.tensor(action) % len(history)
+            cache, history = cache.select(rows), history[rows]
+            continue
+        block = torch.randint(0, 40, (len(history), BLOCK), generator=draw)
+        cache.writing = action == "write"
+        out = model(block, past_key_values=cache).logits
+        longer = torch.cat([history, block], 1)
+        torch.testing.assert_close(out, recomputed(model, longer)[:, -BLOCK:], atol=1e-5, rtol=0)
+        history = longer if cache.writing else history
+        assert cache.get_seq_length() == cache.position == history.shape[1]
 
 
 def test_a_branch_of_a_branch(model, ids):

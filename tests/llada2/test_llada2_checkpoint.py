@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArgum
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeForCausalLM, LLaDA2MoeModel
 from wmtoolkit.llada2.layouts import expected_tensors, from_fused
+from wmtoolkit.llada2.released import RELEASED
 
 LAYOUTS = ["separate", "merged"]
 
@@ -138,10 +139,11 @@ def test_without_a_type_in_the_config_the_weights_tell_it(model, tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("model_type", ["llada2_moe", "llada2_moe_veomni"])
 def test_the_layout_is_told_by_the_keys_and_never_by_the_model_type(make_model, ids, tmp_path, layout, model_type):
-    model = make_model(model_type=model_type)
+    model = make_model(model_type=model_type, auto_map=RELEASED["mini"]["auto_map"])  # ours goes before remote code
     model.save_pretrained(tmp_path, layout=layout)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_type"] == model_type
+    assert config["auto_map"] == RELEASED["mini"]["auto_map"]
     assert config["architectures"] == ["LLaDA2MoeModelLM"]
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     assert type(loaded) is LLaDA2MoeForCausalLM
@@ -299,15 +301,29 @@ def scramble_header(folder):
     file.write_bytes(data)
 
 
-def lying_header(folder):
-    """A header whose offsets do not fit its shapes."""
+def edit_header(folder, change):
     file = folder / "model.safetensors"
     data = file.read_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
-    header["model.norm.weight"]["shape"] = [33]
+    change(header)
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size :])
+
+
+def lying_header(folder):
+    """A shape that does not fit its offsets."""
+    edit_header(folder, lambda header: header["model.norm.weight"].update(shape=[33]))
+
+
+def overlap(folder):
+    """Two tensors of one size in one place; nothing is where the second was."""
+    first, second = (f"model.layers.1.mlp.experts.{e}.up_proj.weight" for e in (0, 1))
+    edit_header(folder, lambda header: header[second].update(data_offsets=header[first]["data_offsets"]))
+
+
+def half_an_entry(folder):
+    edit_header(folder, lambda header: header["model.norm.weight"].pop("data_offsets"))
 
 
 def empty_file(folder):
@@ -352,6 +368,8 @@ def nothing(folder):
         (append, ["model.safetensors", "8 bytes follow"]),
         (scramble_header, ["model.safetensors", "header"]),
         (lying_header, ["model.safetensors", "model.norm.weight", "shape [33]"]),
+        (overlap, ["model.safetensors", "experts.1.up_proj.weight overlaps"]),
+        (half_an_entry, ["model.safetensors", "model.norm.weight is incomplete"]),
         (empty_file, ["model.safetensors", "header"]),
         (no_config, ["config.json"]),
         (both_layouts_in_one_file, ["model.safetensors", ".down_proj.weight", "experts.down_proj is merged", "both"]),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -25,6 +26,8 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.sent, self.revisions = folder, 0, []
+        self.cuts = 0
+        """How many more answers with weights break off in the middle."""
         self.address = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -60,15 +63,25 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, b"{}", body, {"X-Error-Code": code})
         data = file.read_bytes()
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        status, whole = 200, len(data)
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            status, data = 206, data[start:]
+            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
+        length = len(data)
         if body and file.suffix == ".safetensors":
+            if self.server.cuts:
+                self.server.cuts -= 1
+                self.close_connection = True
+                data = data[: length // 2]
             self.server.sent += len(data)
-        return self.send(200, data, body, headers)
+        return self.send(status, data, body, headers, length)
 
-    def send(self, status, data, body, headers=()):
+    def send(self, status, data, body, headers=(), length=None):
         self.send_response(status)
         for name, value in dict(headers).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
         if body:
             self.wfile.write(data)
@@ -104,6 +117,18 @@ def test_what_is_there_is_not_fetched_again(hub, tmp_path):
     lost.unlink()
     download(REPO, tmp_path / "here", endpoint=hub.address)
     assert hub.sent - sent == size
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, model, ids, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)  # what is kept is whole chunks
+    hub.cuts = 1
+    with suppress(UserError):  # the client may try again by itself
+        download(REPO, tmp_path / "here", endpoint=hub.address)
+    download(REPO, tmp_path / "here", endpoint=hub.address)
+    assert hub.cuts == 0
+    size = sum(file.stat().st_size for file in hub.folder.glob("*.safetensors"))
+    assert size <= hub.sent < size + 1000
+    assert torch.equal(LLaDA2MoeForCausalLM.from_pretrained(tmp_path / "here")(ids).logits, model(ids).logits)
 
 
 def test_the_disk_is_asked_before_anything_is_fetched(hub, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             raise broken("its header is not JSON") from None
     if not isinstance(header, dict):
         raise broken("its header is not a JSON object")
-    tensors, data, end = {}, _LENGTH_BYTES + header_size, 0
+    tensors, data = {}, _LENGTH_BYTES + header_size
     for key, entry in header.items():
         if key == "__metadata__":
             continue
@@ -104,9 +104,13 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         if data + stop > length:
             raise broken(f"cut off within {key}: {length:,} bytes instead of {data + stop:,} or more")
         tensors[key] = StoredTensor(file, kind, shape, data + start, size)
-        end = max(end, stop)
-    if data + end != length:
-        raise broken(f"{length - data - end:,} bytes follow the last tensor")
+    end = data
+    for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].size)):
+        if tensor.offset != end:
+            raise broken(f"{key} overlaps another tensor, or leaves a gap before it")
+        end += tensor.size
+    if end != length:
+        raise broken(f"{length - end:,} bytes follow the last tensor")
     return tensors
 
 
