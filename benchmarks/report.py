@@ -6,52 +6,33 @@ import base64
 import csv
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from wmtoolkit.benchmarks.figures import loss_curve, success_chart
+from wmtoolkit.benchmarks.reporting import figures
+from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts, success
+from wmtoolkit.benchmarks.reporting.prediction import prediction
+from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, with_interval
+from wmtoolkit.benchmarks.reporting.trainings import speed, trainings
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import SCHEMA
 
-MEANINGS = {
-    "known_cell_accuracy": "Of the cells whose place in the world was seen earlier in the episode, the share "
-    "predicted right.",
-    "known_frame_exact": "Share of next frames in which every such cell is right.",
-    "remembered_cell_accuracy": "Of the cells last seen 5 to 30 steps ago, the share right.",
-    "changed_cell_accuracy": "Of the cells that look otherwise than when last seen, the share right.",
-    "revealed_cell_accuracy": "Of the cells seen for the first time, the share right: nobody can know them, "
-    "guessing what is most common is the best there is.",
-    "revealed_nll": "Nats a cell seen for the first time: how surprised the model is.",
-    "revealed_nll_prior": "The same of the empirical prior, counted in training episodes of the level by place in the "
-    "view.",
-    "revealed_nll_gain": "Their difference: above 0 the model guesses better than the prior.",
-    "cell_accuracy": "Share of all cells of the next frame predicted right.",
-    "frame_exact": "Share of next frames right in every cell, the unknowable ones included.",
-    "direction_accuracy": "Share of steps with the right heading.",
-    "forward_nll": "Nats a step of outcome, heading and cells, all filled at once from past and action.",
-    "outcome_f1": "F1 of predicting that a step ends the episode in success.",
-    "outcome_precision": "Of the predicted successes, the share that are.",
-    "outcome_recall": "Of the successes, the share predicted.",
-    "success_probability": "Mean P(success) where an episode succeeds.",
-    "success_probability_swapped": "The same when the mission is swapped for one that names other objects: it should "
-    "be near 0.",
-    "swap_falls": "Share of successes whose probability the other mission at least halves.",
-    "ece": "Expected calibration error of the cells' probabilities: 0.02 means they are off by 2 points on average.",
-    "action_accuracy": "Share of the bot's choices that the model's policy makes too.",
-    "inverse_accuracy": "Share of actions told right from what came before and after.",
-    "inverse_accuracy_changed": "The same where something changed; a vain pick-up and a bump look alike.",
-    "belief_accuracy": "Of the cells of the newest frame hidden at random (30 %), the share filled in right.",
-    "nll_per_step": "Upper bound on -log p of a whole step (action, outcome, heading, 49 cells) given its past, in "
-    "nats; the targets were hidden from the model.",
-    "dynamics_per_step": "The part of that bound without the action.",
-    "chain_nll_per_step": "-log p of a whole step by the chain rule in one fixed order, token after token.",
-    "chain_dynamics_per_step": "The part of it without the action.",
+BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
+    "bench prediction": prediction,
+    "evaluate": prediction,
+    "bench success": success,
+    "bench robustness": robustness,
+    "bench fidelity": fidelity,
+    "bench efficiency": trainings,
+    "bench ablation": trainings,
+    "bench speed": speed,
 }
-"""What each number means, for people who meet it for the first time."""
+"""Sections by the command whose results they show, in the order of the report."""
 
 
 @dataclass
@@ -61,6 +42,12 @@ class Run:
     path: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+
+    @property
+    def state(self) -> str:
+        """Whether it came to its end."""
+        done, planned = (self.metrics[-1]["step"] if self.metrics else 0), self.config["training"]["steps"]
+        return "finished" if done >= planned else f"cut off at step {done} of {planned}"
 
 
 @dataclass
@@ -73,17 +60,11 @@ class Result:
 
     @property
     def name(self) -> str:
-        """Who acted and where, for rollouts; else the folder's name."""
+        """Who acted, for rollouts; else the folder's name."""
         arguments = self.document["arguments"]
         if self.document["command"] != "rollout":
             return self.path.name
         return f"{arguments['agent']}{' in imagination' if arguments.get('imagined') else ''}"
-
-    @property
-    def predictors(self) -> list[dict[str, Any]]:
-        """Of an evaluation, one row a predictor, over all its levels."""
-        rows = [row for row in self.document["rows"] if row.get("table") == "levels"]
-        return [row for row in rows if row["level"] == rows[-1]["level"]]
 
 
 def read_folder(path: Path) -> Run | Result:
@@ -99,9 +80,11 @@ def read_folder(path: Path) -> Run | Result:
         except ValueError:
             raise UserError(f"{file} is cut off or no JSON; run its command again") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise UserError(f"{file} is of another schema than {SCHEMA}")
+            raise UserError(f"{file} is of another schema than {SCHEMA}; run its command again with this toolkit")
+        if missing := {"command", "arguments", "metrics", "rows"} - set(document):
+            raise UserError(f"{file} lacks {', '.join(sorted(missing))}; run its command again")
         return Result(path, document, sorted(path.glob("*.gif")))
-    if (path / "metrics.jsonl").is_file():
+    if (path / "metrics.jsonl").is_file() and (path / "config.yaml").is_file():
         lines = []
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             try:
@@ -112,31 +95,145 @@ def read_folder(path: Path) -> Run | Result:
 
         config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
         return Run(path, config, lines)  # type: ignore[arg-type]
+    if (path / "rows.jsonl").is_file():
+        raise UserError(f"{path} holds a suite that was cut off before it wrote results.json; go on with --resume")
     raise UserError(f"{path} holds neither results.json nor metrics.jsonl; give folders of runs or results")
+
+
+def read_all(paths: Sequence[Path]) -> tuple[list[Run | Result], list[str]]:
+    """What the folders hold, and why some of them cannot be read.
+
+    A folder that holds nothing itself stands for those in it that do, such as the suites of one ``wmtool bench``.
+    """
+    found: list[Run | Result] = []
+    left_out: list[str] = []
+    for path in paths:
+        for folder in _folders(path):
+            try:
+                found.append(read_folder(folder))
+            except UserError as error:
+                left_out.append(str(error))
+    return found, left_out
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    names = ("results.json", "metrics.jsonl", "rows.jsonl")
+    inside = [] if any((path / name).is_file() for name in names) else sorted(path.iterdir())
+    chosen = [folder for folder in inside if any((folder / name).is_file() for name in names)]
+    yield from chosen or [path]
 
 
 def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit report") -> dict[str, Any]:
     """Put runs and results side by side.
 
     Args:
-        paths: folders of ``wmtool train``, ``evaluate`` and ``rollout``.
+        paths: folders of ``wmtool train``, ``evaluate``, ``rollout`` and ``bench``.
         out: file to write; its ending (.html, .md, .csv) says as what.
 
     Returns:
-        ``rows``: one flat object a result, and ``text``, the Markdown.
+        ``rows``: one flat object a result; ``left_out``: what could not be read, and why; and ``text``.
+
+    Raises:
+        UserError: nothing could be read, or ``out`` has another ending.
     """
-    found = [read_folder(path) for path in paths]
-    rows = [_row(item) for item in found]
-    text = _markdown(rows)
+    found, left_out = read_all(paths)
+    if not found:
+        raise UserError("; ".join(left_out))
+    writers: dict[str, Callable[[], str]] = {
+        ".html": lambda: _html(found, left_out, title),
+        ".md": lambda: markdown(sections(found), left_out, title),
+        ".csv": lambda: _csv(found),
+    }
     if out is not None:
-        writers = {".html": lambda: _html(found, title), ".md": lambda: text, ".csv": lambda: _csv(rows)}
         if out.suffix not in writers:
             raise UserError(f"--out {out}: the ending must be one of {', '.join(writers)}")
         temporary = out.with_name(f".{out.name}.tmp")
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(writers[out.suffix](), encoding="utf-8")
         temporary.replace(out)
-    return {"rows": rows, "text": text if out is None else f"wrote {out}"}
+    text = writers[".md"]() if out is None else "\n".join([*(f"left out: {why}" for why in left_out), f"wrote {out}"])
+    return {"rows": [_row(item) for item in found], "left_out": left_out, "text": text}
+
+
+def sections(found: Sequence[Run | Result]) -> list[Section]:
+    """One section a result, in the order of ``BUILDERS``; rollouts share one, and so do runs."""
+    results = [item for item in found if isinstance(item, Result)]
+    runs = [item for item in found if isinstance(item, Run)]
+    made = []
+    for command, build in BUILDERS.items():
+        for item in results:
+            if item.document["command"] == command:
+                made.append(_finished(build(item.document, item.name), item))
+    played = [item for item in results if item.document["command"] == "rollout"]
+    if played:
+        together = rollouts([(item.document, item.name) for item in played])
+        made.append(replace(together, pictures=[picture for item in played for picture in _pictures(item)]))
+    made += [_anything(item) for item in results if item.document["command"] not in (*BUILDERS, "rollout")]
+    return made + ([_trained(runs)] if runs else [])
+
+
+def _finished(section: Section, item: Result) -> Section:
+    """With what is missing of it, the pictures beside it, and where it comes from."""
+    return replace(section, holes=holes(item.document), origin=item.document, pictures=_pictures(item))
+
+
+def holes(document: Mapping[str, Any]) -> list[str]:
+    """What is missing of a suite's results, line by line."""
+    units = document.get("units")
+    if not units or not units["missing"]:
+        return []
+    lines = [f"{units['missing']} of {units['planned']} units of work are missing; go on with --resume."]
+    for hole in units["holes"]:
+        named = ", ".join(f"{key} {value}" for key, value in hole["unit"].items() if value not in (None, {}, [], False))
+        lines.append(f"{named}: {hole['missing']} missing, {hole['error']}")
+    return lines
+
+
+def _pictures(item: Result) -> list[tuple[str, str]]:
+    caption = (
+        f"{item.name} in {item.document['arguments'].get('level', '')}: the level and the agent's own view are real; "
+        'the picture headed "what it had imagined" is what the model expected to see.'
+    )
+    return [
+        ("data:image/gif;base64," + base64.b64encode(picture.read_bytes()).decode(), caption)
+        for picture in item.pictures
+    ]
+
+
+def _anything(item: Result) -> Section:
+    entries = item.document["metrics"].items()
+    lines = [[name, with_interval(entry, 4), number(entry["n"])] for name, entry in entries]
+    named = Section(
+        f"{item.document['command']}: {item.name}", "", tables=[Table("", ["metric", "value", "n"], lines, 1)]
+    )
+    return _finished(named, item)
+
+
+def _trained(runs: Sequence[Run]) -> Section:
+    columns = ["run", "state", "steps", "best validation NLL", "layers x width", "experts (top)", "egomotion", "seed"]
+    lines = []
+    for run in runs:
+        model, training, row = run.config["model"], run.config["training"], _row(run)
+        lines.append(
+            [
+                run.path.name,
+                run.state,
+                number(training["steps"]),
+                number(row["validation_nll"]),
+                f"{model['num_hidden_layers']} x {model['hidden_size']}",
+                f"{model['num_experts']} ({model['num_experts_per_tok']})",
+                "on" if run.config["world"]["egomotion"] else "off",
+                str(training["seed"]),
+            ]
+        )
+    return Section(
+        "Training",
+        "Left: weighted cross-entropy of the hidden tokens of each batch. Right: an upper bound on the negative "
+        "log-likelihood of a whole step of held-out episodes, whose targets were hidden from the model.",
+        [(figures.loss_curve(runs), "Loss and validation")],
+        [Table("", columns, lines, 3, (0, 1, 4, 5, 6))],
+        [f"{run.path.name} was {run.state}" for run in runs if run.state != "finished"],
+    )
 
 
 def _row(item: Run | Result) -> dict[str, Any]:
@@ -146,6 +243,7 @@ def _row(item: Run | Result) -> dict[str, Any]:
         return {
             "name": item.path.name,
             "kind": "train",
+            "state": item.state,
             "step": last.get("step"),
             "validation_nll": min(found, default=None),
         }
@@ -153,80 +251,88 @@ def _row(item: Run | Result) -> dict[str, Any]:
     return {"name": item.name, "kind": item.document["command"], **metrics}
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row))
+def markdown(made: Sequence[Section], left_out: Sequence[str], title: str) -> str:
+    """The sections' tables, and under each how it was made."""
+    parts = [f"# {title}"]
+    if left_out:
+        parts.append("\n".join(["Left out:", "", *(f"- {why}" for why in left_out)]))
+    for section in made:
+        parts.append(f"## {section.title}\n\n{section.text}".strip())
+        if section.holes:
+            parts.append("\n".join(f"- {hole}" for hole in section.holes))
+        for table in section.tables:
+            if table.lines:
+                lines = [
+                    f"| {' | '.join(line)} |" for line in (table.columns, ["---"] * len(table.columns), *table.lines)
+                ]
+                parts.append("\n".join([f"**{table.title}**\n" if table.title else "", *lines]).strip())
+        if section.origin is not None:
+            parts.append(f"`{section.origin['command_line']}`  \n{origin_line(section.origin)}")
+    return "\n\n".join(parts) + "\n"
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def origin_line(document: Mapping[str, Any]) -> str:
+    """Seed, date, commit, checkpoint, versions and machine in one line."""
+    parts = [f"seed {document.get('seed')}", str(document.get("date")), f"commit {document.get('git') or 'unknown'}"]
+    if document.get("checkpoint"):
+        parts.append(f"checkpoint sha256 {document['checkpoint']['sha256']}")
+    return ", ".join([*parts, *(f"{name} {value}" for name, value in document.get("versions", {}).items())])
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    """One table a kind of row."""
-    tables = []
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        chosen = [row for row in rows if row["kind"] == kind]
-        columns = [name for name in _columns(chosen) if name != "kind"]
-        lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        lines += ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in chosen]
-        tables.append(f"### {kind}\n\n" + "\n".join(lines))
-    return "\n\n".join(tables)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(found: Sequence[Run | Result]) -> str:
+    """One line a number: source, command, table, the row's labels, metric, value, low, high, n."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _columns(rows))
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(buffer)
+    writer.writerow(["source", "command", "table", "labels", "metric", "value", "low", "high", "n"])
+    for item in found:
+        if isinstance(item, Run):
+            for name, value in _row(item).items():
+                if isinstance(value, int | float):
+                    writer.writerow([item.path.name, "train", "", "", name, value, "", "", ""])
+            continue
+        command = item.document["command"]
+        for name, entry in item.document["metrics"].items():
+            low, high = entry.get("ci95") or ("", "")
+            writer.writerow([item.name, command, "metrics", "", name, entry["value"], low, high, entry["n"]])
+        for row in item.document["rows"]:
+            labels = "; ".join(
+                f"{key}={value}" for key, value in row.items() if isinstance(value, str) and key != "table"
+            )
+            for name, value in row.items():
+                if isinstance(value, int | float) and not name.endswith(("_low", "_high", "_n")):
+                    more = [row.get(f"{name}{end}", "") for end in ("_low", "_high", "_n")]
+                    writer.writerow([item.name, command, row.get("table", ""), labels, name, value, *more])
     return buffer.getvalue()
 
 
-def _html(found: list[Run | Result], title: str) -> str:
-    runs = [item for item in found if isinstance(item, Run)]
-    results = [item for item in found if isinstance(item, Result)]
-    evaluations = [item for item in results if item.document["command"] == "evaluate"]
-    rollouts = [item for item in results if item.document["command"] == "rollout"]
+def _html(found: Sequence[Run | Result], left_out: Sequence[str], title: str) -> str:
     template = (files("wmtoolkit.benchmarks") / "templates" / "report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = _number
-    environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(template).render(
-        title=title,
-        runs=runs,
-        loss_svg=loss_curve(runs) if runs else None,
-        evaluations=evaluations,
-        rollouts=rollouts,
-        success_svg=success_chart(rollouts) if rollouts else None,
-        pictures=[(item, _embedded(picture)) for item in results for picture in item.pictures],
-        meanings=MEANINGS,
-        headline=_headline(evaluations, rollouts),
-        stamp=results[0].document if results else None,
+        title=title, sections=sections(found), left_out=left_out, headline=headline(found), origin_line=origin_line
     )
 
 
-def _headline(evaluations: list[Result], rollouts: list[Result]) -> list[tuple[str, str]]:
+def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
     """The few numbers a reader looks for first."""
+    documents = {item.document["command"]: item.document for item in reversed(found) if isinstance(item, Result)}
     tiles = []
-    for item in evaluations[:1]:
-        for name, label in (
-            ("known_cell_accuracy", "known cells right"),
-            ("known_frame_exact", "known frames exact"),
-            ("outcome_f1", "outcome F1"),
-        ):
-            if name in item.document["metrics"]:
-                tiles.append((label, f"{item.document['metrics'][name]['value']:.4f}"))
-    for item in rollouts:
-        metrics = item.document["metrics"]
-        if item.document["arguments"]["agent"] == "best-first" and not item.document["arguments"].get("imagined"):
-            rate = metrics["success_rate"]
+    measured = documents.get("bench prediction") or documents.get("evaluate")
+    for name, label in (
+        ("known_cell_accuracy", "known cells right"),
+        ("known_frame_exact", "known frames exact"),
+        ("outcome_f1", "outcome F1"),
+    ):
+        if measured and name in measured["metrics"]:
+            tiles.append((label, f"{measured['metrics'][name]['value']:.4f}"))
+    for item in found:
+        if isinstance(item, Result) and item.name == "best-first":
+            rate = item.document["metrics"]["success_rate"]
             tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
-            tiles.append(("planner's mean length", f"{metrics['mean_episode_length']['value']:.2f} steps"))
+    for row in documents.get("bench success", {}).get("rows", []):
+        if row.get("table") == "agents" and row["agent"] == "best-first":
+            tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
+    if "fidelity_pearson" in documents.get("bench fidelity", {}).get("metrics", {}):
+        value = documents["bench fidelity"]["metrics"]["fidelity_pearson"]["value"]
+        tiles.append(("imagined against real success (Pearson)", f"{value:.3f}"))
     return tiles
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _embedded(picture: Path) -> str:
-    return "data:image/gif;base64," + base64.b64encode(picture.read_bytes()).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 from wmtoolkit.benchmarks import plans
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.play import Player
+from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.speed import speed
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 
+TRAINING = "trainings"
 SUITES = {
     "prediction": ("prediction", "PredictionPlan"),
     "success": ("success", "SuccessPlan"),
     "robustness": ("robustness", "RobustnessPlan"),
     "fidelity": ("fidelity", "FidelityPlan"),
-    "efficiency": ("trainings", "TrainingsPlan"),
-    "ablation": ("trainings", "TrainingsPlan"),
+    "efficiency": (TRAINING, "TrainingsPlan"),
+    "ablation": (TRAINING, "TrainingsPlan"),
 }
 """Module below ``wmtoolkit.benchmarks`` and class of the plan. A module has ``units`` (of a plan), ``run`` (what is
 missing in the ledger) and ``report`` (metrics and rows of what is finished)."""
@@ -73,11 +77,72 @@ def run_suite(
             metrics,
             rows,
             seed=settled.seed,
-            checkpoint=player.identity if module_name != "trainings" else None,
+            checkpoint=player.identity if module_name != TRAINING else None,
         )
         document["units"] = {"planned": len(units), "missing": len(holes), "holes": _grouped(holes)}
         write_json(out / suite / "results.json", document)
     return {**document, "text": text(document)}
+
+
+def run_all(
+    out: Path,
+    *,
+    quick: bool = False,
+    checkpoint: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Every suite and the speed, then the report; those that train only where they are quick.
+
+    A suite that cannot be run is named, and the rest goes on.
+
+    Returns:
+        ``suites``, the missing units of each; ``failed``; ``report``; and ``text``.
+    """
+    failed: dict[str, str] = {}
+    missing: dict[str, int] = {}
+    for suite, (module, _) in SUITES.items():
+        if module == TRAINING and not quick:
+            continue
+        if overwrite:
+            clear(out / suite)
+        try:
+            own = changes if module != TRAINING else None
+            document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
+            missing[suite] = document["units"]["missing"]
+        except UserError as error:
+            failed[suite] = str(error)
+    if overwrite or not (out / "speed" / "results.json").is_file():
+        speed(quick=quick, out=out / "speed")
+    written = write_report(out)
+    lines = [f"{suite}: {count} units missing" for suite, count in missing.items()]
+    lines += [f"{suite}: {why}" for suite, why in failed.items()]
+    return {"suites": missing, "failed": failed, **written, "text": "\n".join([*lines, written["text"]])}
+
+
+def write_report(folder: Path, out: Path | None = None, title: str = "wmtoolkit benchmarks") -> dict[str, Any]:
+    """A page of all that a folder of suites holds, and Markdown and CSV beside it.
+
+    Returns:
+        ``report``, the page's path; ``left_out``; and ``text``.
+    """
+    page = out or folder / "report.html"
+    if page.suffix != ".html":
+        raise UserError(f"--out {page}: give the name of a page, .html; Markdown and CSV come to lie beside it")
+    for ending in (".csv", ".md", ".html"):
+        found = compare([folder], page.with_suffix(ending), title)
+    return {"report": str(page), "left_out": found["left_out"], "text": found["text"]}
+
+
+def clear(folder: Path) -> None:
+    """Remove a suite's folder.
+
+    Raises:
+        UserError: it holds something that is no suite.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "rows.jsonl").is_file():
+        raise UserError(f"{folder} holds something that is not a suite; it is not overwritten")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _grouped(holes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,96 @@ def speed(parts: tuple[str, ...], out: Path | None, overwrite: bool, **options: 
     from wmtoolkit.benchmarks.speed import speed as run
 
     return run(parts, out=out, **options)
+
+
+SUITES = {
+    "prediction": "Measure predictions level by level: known, revealed and changed cells, events, outcomes, "
+    "calibration, completion, likelihood.",
+    "success": "Let agents play levels on the same fresh seeds: success, return, length, with intervals, over levels "
+    "and in pairs.",
+    "robustness": "Measure success and predictions when cells are hidden, views small, colours wrong or frames lost, "
+    "with and without belief completion.",
+    "fidelity": "Compare imagination with reality: drift by horizon, and success imagined against success real.",
+    "efficiency": "Train on fewer and fewer episodes and measure what is left.",
+    "ablation": "Train variants that each change one thing, several seeds each, and compare them.",
+}
+
+
+_OPTIONS = (
+    click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="YAML [the packaged plan]."),
+    click.option("--quick", is_flag=True, help="A small plan: shows that it runs, proves little."),
+    click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the packaged model]."),
+    click.option("--level", "levels", multiple=True, metavar="ID", help="Instead of the plan's; repeated."),
+    click.option("--episodes", type=click.IntRange(1), help="Instead of the plan's."),
+    click.option("--seed", type=click.IntRange(0), help="First level seed, instead of the plan's."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("bench"),
+        show_default=True,
+        metavar="DIR",
+        help="Folder of the suites; each gets its own in it.",
+    ),
+    click.option("--resume", is_flag=True, help="Keep what is finished in --out and go on."),
+    click.option("--overwrite", is_flag=True, help="Replace what is in --out."),
+)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _add(suite: str, purpose: str) -> None:
+    @bench.command(
+        name=suite,
+        help=f"{purpose}\n\nFinished work is kept: an interrupted suite goes on with --resume.",
+        epilog=f"Example: wmtool bench {suite} --quick --checkpoint runs/first/checkpoint --out results",
+    )
+    @_options
+    @command_options
+    def command(out: Path, resume: bool, overwrite: bool, **options: Any) -> dict[str, Any]:
+        from wmtoolkit.benchmarks.suites import clear, run_suite
+
+        check_out(out / suite, resume=resume, overwrite=overwrite)
+        if overwrite:
+            clear(out / suite)
+        return run_suite(suite, out, changes=_changes(options), **options)
+
+
+def _changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that override entries of a plan out of all options."""
+    return {name: options.pop(name) for name in ("levels", "episodes", "seed")}
+
+
+for _suite, _purpose in SUITES.items():
+    _add(_suite, _purpose)
+
+
+@bench.command(name="all", epilog="Example: wmtool bench all --quick --checkpoint runs/first/checkpoint --out results")
+@_options
+@command_options
+def every(out: Path, resume: bool, overwrite: bool, plan: Path | None, **options: Any) -> dict[str, Any]:
+    """Run every suite and write the report; those that train only with --quick, where they are small.
+
+    Finished work is kept: interrupted suites go on with --resume.
+    """
+    from wmtoolkit.benchmarks.suites import run_all
+
+    if plan is not None:
+        raise click.UsageError("each suite has a plan of its own: give --plan to one suite at a time")
+    check_out(out, resume=resume, overwrite=overwrite)
+    return run_all(out, overwrite=overwrite, changes=_changes(options), **options)
+
+
+@bench.command(epilog="Example: wmtool bench report results --out results/report.html")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Page to write. [FOLDER/report.html]")
+@click.option("--title", default="wmtoolkit benchmarks", show_default=True, help="Heading of the page.")
+@command_options
+def report(folder: Path, out: Path | None, title: str) -> dict[str, Any]:
+    """Write the report of whatever suites a folder holds: a page that works offline, Markdown and CSV beside it."""
+    from wmtoolkit.benchmarks.suites import write_report
+
+    return write_report(folder, out, title)

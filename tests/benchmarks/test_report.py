@@ -1,17 +1,33 @@
-"""The report: made of real results, self-contained, and clear about what it cannot read."""
+"""The report: made of real results, self-contained, and clear about what it cannot read or what is missing."""
 
+import csv
 import json
+import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.report import compare, read_all
 from wmtoolkit.benchmarks.rollouts import rollout
+from wmtoolkit.benchmarks.suites import run_suite, write_report
+from wmtoolkit.cli.main import main
 from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
+SMALL = "BabyAI-GoToLocalS5N2-v0"
+PLANS = {
+    "success": f"levels: [{SMALL}]\n"
+    "agents: [{agent: random}, {agent: bot}, {agent: policy, settings: {x: 1}}]\n"
+    "episodes: 3",
+    "robustness": f"levels: [{SMALL}]\nagents: [{{agent: random}}]\nepisodes: 3\npredictions: 6\n"
+    "knobs: {cell_dropout: [0.0, 0.3, 0.7]}",
+    "fidelity": f"levels: [{SMALL}]\nagents: [{{agent: random}}, {{agent: policy}}, {{agent: policy, label: b}}]\n"
+    "episodes: 2\nbranches: 4\nhorizon: 4",
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,35 +44,131 @@ def folders(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     return [root / "evaluate", root / "random", root / "policy"]
 
 
+@pytest.fixture(scope="module")
+def suites(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three suites, one of them with an agent that cannot be made."""
+    root = tmp_path_factory.mktemp("bench")
+    for suite, plan in PLANS.items():
+        (root / f"{suite}.yaml").write_text(plan, encoding="utf-8")
+        run_suite(suite, root / "out", plan=root / f"{suite}.yaml", checkpoint=checkpoint)
+    return root / "out"
+
+
+def _stands_alone(page: str) -> None:
+    for outside in ('src="http', 'href="http', "@import", "<script", "url(http"):
+        assert outside not in page
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(drawing)
+
+
 def test_the_page_stands_alone(folders: list[Path], tmp_path: Path) -> None:
     compare(folders, tmp_path / "report.html", title="A <title>")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "A &lt;title&gt;" in page
     assert "data:image/gif;base64," in page
-    assert "<svg" in page
-    for outside in ('src="http', 'href="http', "@import", "<script"):
-        assert outside not in page
+    assert page.count("<svg") == 2
+    _stands_alone(page)
     results = json.loads((folders[0] / "results.json").read_text())
     assert f"{results['metrics']['known_cell_accuracy']['value']:.4f}" in page
     assert results["checkpoint"]["sha256"] in page
 
 
-def test_markdown_and_csv_hold_a_row_a_result(folders: list[Path], tmp_path: Path) -> None:
+def test_markdown_and_csv_hold_the_same_numbers(folders: list[Path], tmp_path: Path) -> None:
     found = compare(folders)
     assert [row["kind"] for row in found["rows"]] == ["evaluate", "rollout", "rollout"]
-    assert found["text"].count("### ") == 2
+    assert found["text"].count("## ") == 2
     compare(folders, tmp_path / "table.csv")
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
+    with (tmp_path / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    results = json.loads((folders[0] / "results.json").read_text())
+    for name, entry in results["metrics"].items():
+        (line,) = [
+            line
+            for line in lines
+            if line["table"] == "metrics" and line["metric"] == name and line["source"] == "evaluate"
+        ]
+        assert float(line["value"]) == entry["value"]
+        assert [float(line["low"]), float(line["high"])] == entry["ci95"]
 
 
-def test_unreadable_folders_are_named(folders: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"neither results\.json nor"):
-        compare([tmp_path])
-    (tmp_path / "results.json").write_text('{"schema": 1, "comm')
-    with pytest.raises(UserError, match="cut off"):
-        compare([tmp_path])
-    (tmp_path / "results.json").write_text('{"schema": 99}')
+def test_suites_are_reported_with_their_holes(suites: Path) -> None:
+    written = write_report(suites)
+    page = Path(written["report"]).read_text(encoding="utf-8")
+    _stands_alone(page)
+    for heading in ("Success", "Robustness", "Fidelity"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "3 of 9 units of work are missing" in page
+    assert "has no option &#39;x&#39;" in page
+    text = (suites / "report.md").read_text(encoding="utf-8")
+    success = json.loads((suites / "success" / "results.json").read_text())
+    (bot,) = [row for row in success["rows"] if row["table"] == "success" and row["agent"] == "bot"]
+    assert f"100.0 % ({100 * bot['success_rate_low']:.1f} to 100.0)" in text
+    assert (suites / "report.csv").is_file()
+    with pytest.raises(UserError, match=r"\.html"):
+        write_report(suites, suites / "report.pdf")
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path], suites: Path, tmp_path: Path) -> None:
+    broken = {}
+    for name, text in (("cut", '{"schema": 1, "comm'), ("other", '{"schema": 99}'), ("bare", '{"schema": 1}')):
+        broken[name] = tmp_path / name
+        broken[name].mkdir()
+        (broken[name] / "results.json").write_text(text)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "rows.jsonl").write_text('{"schema": 1, "suite": "success"}\n')
+    paths = [*broken.values(), tmp_path / "empty", tmp_path / "killed", *folders]
+    found = compare(paths, tmp_path / "report.html")
+    assert len(found["rows"]) == 3
+    page = (tmp_path / "report.html").read_text()
+    for said in (
+        "cut off or no JSON",
+        "another schema",
+        "lacks",
+        "neither results.json nor",
+        "cut off before it wrote",
+    ):
+        assert said in page
+        assert said in found["text"]
     with pytest.raises(UserError, match="another schema"):
-        compare([tmp_path])
+        compare([broken["other"]])
     with pytest.raises(UserError, match=r"\.html, \.md, \.csv"):
         compare(folders, tmp_path / "report.pdf")
+    # A folder of suites stands for the suites in it.
+    assert [item.document["command"] for item in read_all([suites])[0]] == [
+        "bench fidelity", "bench robustness", "bench success",
+    ]  # fmt: skip
+
+
+def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    from wmtoolkit.training.config import load_config, write_config
+
+    run = tmp_path / "run"
+    run.mkdir()
+    write_config(load_config("tiny", ["training.steps=20"]), run / "config.yaml")
+    lines = [{"step": step, "loss": 1.0 / step} for step in (5, 10)] + [{"step": 10, "validation_nll_per_step": 3.5}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 1')
+    found = compare([run], tmp_path / "report.html")
+    assert found["rows"][0]["state"] == "cut off at step 10 of 20"
+    assert found["rows"][0]["validation_nll"] == 3.5
+    assert "cut off at step 10 of 20" in (tmp_path / "report.html").read_text()
+
+
+def test_the_bench_command(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLANS["success"], encoding="utf-8")
+    command = ["bench", "success", "--plan", str(tmp_path / "plan.yaml"), "--checkpoint", str(checkpoint)]
+    command += ["--out", str(tmp_path / "out"), "--episodes", "1"]
+    done = CliRunner().invoke(main, [*command, "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["units"]["planned"] == 3
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1
+    assert "--resume" in again.stderr
+    assert CliRunner().invoke(main, [*command, "--resume"]).exit_code == 0
+    done = CliRunner().invoke(main, ["bench", "report", str(tmp_path / "out")])
+    assert done.exit_code == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+    wrong = CliRunner().invoke(
+        main, ["bench", "all", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "x")]
+    )
+    assert wrong.exit_code == 2

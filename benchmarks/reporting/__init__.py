@@ -1,0 +1,1 @@
+"""Sections, figures and tables of the report."""

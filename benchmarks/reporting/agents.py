@@ -1,0 +1,266 @@
+"""The report's sections on agents: success, robustness, fidelity, and single rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wmtoolkit.benchmarks.reporting import figures
+from wmtoolkit.benchmarks.reporting.sections import (
+    Row,
+    Section,
+    Table,
+    first,
+    level,
+    number,
+    of_table,
+    percent,
+    ranged,
+    short,
+    tabulated,
+    with_interval,
+)
+
+_HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def success(document: Mapping[str, Any], name: str) -> Section:
+    """Agents over levels, level by level, and in pairs."""
+    rows = of_table(document, "success")
+    return Section(
+        "Success",
+        "Every agent plays the same fresh level seeds, which training never saw. Return is MiniGrid's 1 - 0.9 "
+        "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed.",
+        [(figures.success_by_level(rows), "Success by level and agent, with 95 % Wilson intervals")] if rows else [],
+        [
+            tabulated(
+                "Over levels",
+                of_table(document, "agents"),
+                {
+                    "agent": "agent",
+                    "levels": "levels",
+                    "success": percent("success_rate"),
+                    "interquartile mean of success": ranged("success_iqm"),
+                    "interquartile mean of return": ranged("return_iqm"),
+                },
+                best=3,
+            ),
+            tabulated(
+                "Level by level",
+                rows,
+                {
+                    "level": level,
+                    "agent": "agent",
+                    "success": percent("success_rate"),
+                    "mean return": ranged("mean_return"),
+                    "mean length": ranged("mean_episode_length", 1),
+                    "ms a decision": "milliseconds_per_decision",
+                    "forward passes": "forward_passes_per_decision",
+                    "episodes": "n",
+                    "": _remark,
+                },
+                best=2,
+                words=(0, 1, 8),
+            ),
+            tabulated(
+                "Probability of improvement, and difference of success on the same seeds",
+                of_table(document, "improvement"),
+                {
+                    "agent": "agent",
+                    "over": "over",
+                    "P(higher return)": ranged("probability"),
+                    "difference of success": ranged("success_difference"),
+                    "levels": "levels",
+                },
+                best=2,
+                words=(0, 1),
+            ),
+        ],
+    )
+
+
+def robustness(document: Mapping[str, Any], name: str) -> Section:
+    """Curves against each knob, and how much is kept."""
+    rows, blind = of_table(document, "robustness"), of_table(document, "blind prediction")
+    drawn = [
+        (figures.robustness_figure(rows, knob), f"Success against {knob.replace('_', ' ')}")
+        for knob in dict.fromkeys(row["knob"] for row in rows)
+        if len({row["strength"] for row in rows if row["knob"] == knob}) > 2
+    ]
+    if any(row.get("known_cell_accuracy") is not None for row in blind):
+        curve = figures.robustness_figure(
+            [{**row, "agent": "prediction"} for row in blind], "cell_dropout", "known_cell_accuracy"
+        )
+        drawn.append((curve, "Known cells of the next clear view predicted right from badly seen histories"))
+    condition = {
+        "knob": lambda row: row["knob"].replace("_", " "),
+        "strength": lambda row: f"{row['strength']:g}",
+        "belief completion": _belief,
+    }
+    return Section(
+        "Robustness",
+        "Cells are hidden, the view is small, colours lie, frames are lost; with belief completion the world model "
+        "fills in what is hidden before the agent sees it. Retention is success at 30 % hidden cells over success with "
+        "a clear view on the same seeds; the normalised area is the mean of the curve over all shares hidden, over the "
+        "clear view's success.",
+        drawn,
+        [
+            tabulated(
+                "How much is kept",
+                of_table(document, "retention"),
+                {
+                    "level": level,
+                    "agent": "agent",
+                    "belief completion": _belief,
+                    "retention at 0.3": ranged("retention_0.3"),
+                    "normalised area under the curve": ranged("robustness_auc"),
+                },
+                best=3,
+                words=(0, 1, 2),
+            ),
+            tabulated(
+                "Every condition",
+                rows,
+                {
+                    "level": level,
+                    "agent": "agent",
+                    **condition,
+                    "success": percent("success_rate"),
+                    "mean return": ranged("mean_return"),
+                    "episodes": "n",
+                    "": _remark,
+                },
+                best=5,
+                words=(0, 1, 2, 4, 8),
+            ),
+            tabulated(
+                "Prediction from badly seen histories",
+                blind,
+                {
+                    "level": level,
+                    **condition,
+                    "known cells": ranged("known_cell_accuracy", 4),
+                    "known frames exact": ranged("known_frame_exact", 4),
+                },
+                best=4,
+                words=(0, 1, 3),
+            ),
+        ],
+    )
+
+
+def fidelity(document: Mapping[str, Any], name: str) -> Section:
+    """Drift by horizon, and success imagined against success real."""
+    steps, divergence, rows = (of_table(document, table) for table in ("drift", "divergence", "fidelity"))
+    drawn = []
+    if steps:
+        drawn.append(
+            (figures.drift_figure(steps, divergence), "Imagination that goes on alone, and what really happened")
+        )
+    played = [row for row in rows if None not in (row.get("real_success_rate"), row.get("imagined_success_rate"))]
+    if played:
+        drawn.append(
+            (figures.fidelity_figure(played), "Success in imagination and in reality, a point a level and agent")
+        )
+    labels = {
+        "fidelity_pearson": "Pearson's correlation",
+        "fidelity_spearman": "Spearman's rank correlation",
+        "fidelity_gap": "mean absolute difference",
+    }
+    metrics = {label: document["metrics"][key] for key, label in labels.items() if key in document["metrics"]}
+    exact = [
+        [
+            short(row["level"]),
+            *(ranged("known_frame_exact")(first(steps, level=row["level"], horizon=mark)) for mark in _HORIZONS),
+            f"{row['median']}" if row["median"] else f"beyond {len(row['survival'])}",
+        ]
+        for row in divergence
+    ]
+    return Section(
+        "Fidelity",
+        "Is imagination like reality? Drift: branches from recorded episodes that are never shown reality again; only "
+        "cells whose place was seen before the branch count. Success: the same agents from the same first "
+        "observations, in the level and in the model.",
+        drawn,
+        [
+            Table(
+                "Success imagined against success real",
+                ["", "value", "points"],
+                [[label, with_interval(entry), number(entry["n"])] for label, entry in metrics.items()],
+                1,
+            ),
+            Table(
+                "Frames with every known cell right, by imagined steps",
+                ["level", *map(str, _HORIZONS), "median steps without an error"],
+                exact,
+            ),
+            tabulated(
+                "Level by level",
+                rows,
+                {
+                    "level": level,
+                    "agent": "agent",
+                    "real": percent("real_success_rate"),
+                    "imagined": percent("imagined_success_rate"),
+                    "episodes": "real_n",
+                    "": lambda row: row.get("real_error") or row.get("imagined_error") or "",
+                },
+                best=3,
+                words=(0, 1, 5),
+            ),
+            tabulated(
+                "Agents ranked in imagination against in reality",
+                of_table(document, "ranking"),
+                {"level": level, "agents": "agents", "Spearman": "spearman"},
+                best=2,
+            ),
+        ],
+    )
+
+
+def rollouts(documents: list[tuple[Mapping[str, Any], str]]) -> Section:
+    """Several ``wmtool rollout`` side by side."""
+    rows = []
+    for document, name in documents:
+        row: dict[str, Any] = {"agent": name, "level": document["arguments"]["level"]}
+        for metric, entry in document["metrics"].items():
+            low, high = entry["ci95"] or (None, None)
+            row |= {metric: entry["value"], f"{metric}_low": low, f"{metric}_high": high, "n": entry["n"]}
+        rows.append(row | {"n": document["metrics"]["success_rate"]["n"]})
+    return Section(
+        "Rollouts",
+        "Each agent plays the same fresh levels. best-first plans in imagination and acts in the real level; policy "
+        "takes the action that the model itself would expect of the bot; bot is BabyAI's own solver, which reads the "
+        "simulator; random is the floor. Success: the episode ended in the mission's success within the level's own "
+        "time limit.",
+        [(figures.rates(rows, "agent"), "Success rates")],
+        [
+            tabulated(
+                "",
+                rows,
+                {
+                    "agent": "agent",
+                    "level": level,
+                    "success": percent("success_rate"),
+                    "mean return": "mean_return",
+                    "mean length": "mean_episode_length",
+                    "decisions a second": "decisions_per_second",
+                    "raised": "errors",
+                    "episodes": "n",
+                },
+                best=2,
+                words=(0, 1),
+            )
+        ],
+    )
+
+
+def _belief(row: Row) -> str:
+    return "yes" if row["belief"] else "no"
+
+
+def _remark(row: Row) -> str:
+    parts = [row["note"]] if row.get("note") else []
+    if row.get("errors"):
+        parts.append(f"raised in {row['errors']} episodes: {row['error']}")
+    return "; ".join(parts)

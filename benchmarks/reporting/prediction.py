@@ -1,0 +1,102 @@
+"""The report's section on predictions: ``wmtool evaluate`` and the suite of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wmtoolkit.benchmarks.reporting import figures
+from wmtoolkit.benchmarks.reporting.meanings import MEANINGS
+from wmtoolkit.benchmarks.reporting.sections import (
+    Section,
+    Table,
+    first,
+    level,
+    number,
+    of_table,
+    ranged,
+    short,
+    tabulated,
+    with_interval,
+)
+from wmtoolkit.evaluation.tables import SCORES
+
+
+def prediction(document: Mapping[str, Any], name: str) -> Section:
+    """Every metric with what it means, then level by level, by event, by position, by mask ratio."""
+    rows = of_table(document, "levels")
+    predictors = list(dict.fromkeys(row["predictor"] for row in rows))
+    model = [row for row in rows if row["predictor"] == predictors[0]]
+    tables = [_overall(document)]
+    if len(model) > 1:
+        scores = [metric for metric in SCORES if any(metric in row for row in model)]
+        lines = [[SCORES[metric], *(ranged(metric, 4)(row) for row in model)] for metric in scores]
+        tables.append(Table("Level by level", ["", *map(level, model)], lines))
+    events = of_table(document, "events")
+    kinds = list(dict.fromkeys(row["event"] for row in events))
+    lines = [
+        [short(name), *(ranged("exact")(first(events, level=name, event=kind)) for kind in kinds)]
+        for name in dict.fromkeys(row["level"] for row in events)
+    ]
+    tables.append(Table("Steps with every known cell right, by event", ["level", *kinds], lines))
+    tables.append(
+        tabulated(
+            "Outcome, by the number of true frames before it in the window",
+            [row for row in of_table(document, "outcomes") if "outcome_f1" in row],
+            {
+                "level": level,
+                "frames": "position",
+                "precision": ranged("outcome_precision"),
+                "recall": ranged("outcome_recall"),
+                "F1": ranged("outcome_f1"),
+                "P(success) at successes": ranged("success_probability"),
+                "the same, mission swapped": ranged("success_probability_swapped"),
+            },
+            best=4,
+        )
+    )
+    return Section(
+        f"Prediction: {name}" if document["command"] == "evaluate" else "Prediction",
+        "One step ahead on held-out episodes: given everything seen so far and an action, what comes next? "
+        "Copy-last-frame says that nothing changes. The dead-reckoned map has learned nothing: it is the prior "
+        "knowledge of the egomotion option alone (what was last seen at a place is still there, what was never seen is "
+        "empty), so what the model adds to that is its own.",
+        [
+            (_figure(document, name), f"{short(name)}: calibration, and completion by mask ratio")
+            for name in _drawn_levels(document)
+        ],
+        tables,
+    )
+
+
+def _overall(document: Mapping[str, Any]) -> Table:
+    """Every metric over all levels. A suite measures levels apart: there it is the mean over them."""
+    rows, suite = of_table(document, "levels"), document["command"] != "evaluate"
+    last = rows[-1]["level"] if rows else ""
+    beside = [] if suite else list(dict.fromkeys(row["predictor"] for row in rows))[1:]
+    over = "mean over levels" if suite else "all levels" if last == "all" else short(last)
+    lines = [
+        [
+            metric,
+            with_interval(entry, 4),
+            *(number(first(rows, level=last, predictor=name).get(metric)) for name in beside),
+            number(entry["n"]),
+            MEANINGS.get(metric, ""),
+        ]
+        for metric, entry in document["metrics"].items()
+        if "/" not in metric
+    ]
+    heads = ["metric", f"world model, {over}", *beside, "n", "what it means"]
+    return Table("", heads, lines, 1, (0, len(heads) - 1))
+
+
+def _drawn_levels(document: Mapping[str, Any]) -> list[str]:
+    levels = list(dict.fromkeys(row["level"] for row in of_table(document, "reliability")))
+    return levels[-1:] if document["command"] == "evaluate" else levels
+
+
+def _figure(document: Mapping[str, Any], name: str) -> str:
+    parts = (
+        [row for row in of_table(document, table) if row["level"] == name] for table in ("reliability", "completion")
+    )
+    return figures.evaluation_figure(*parts)
