@@ -1,4 +1,4 @@
-"""Attention over grouped heads, written out and by flex attention; ``sdpa`` is Transformers' own."""
+"""Attention of a layer: fused projection, normed heads, partial rotary positions, several implementations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,107 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.integrations.flex_attention import compile_friendly_flex_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from wmtoolkit.llada2.cache import BlockCache
+from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
+
+
+class LLaDA2MoeRMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast back before the weight is applied."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        wide = hidden.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(hidden.dtype)
+
+
+class LLaDA2MoeRotaryEmbedding(nn.Module):
+    """Cosines and sines of the rotary angles, one frequency a channel pair, computed in float32."""
+
+    def __init__(self, config: LLaDA2MoeConfig) -> None:
+        super().__init__()
+        assert config.head_dim is not None
+        self.axes = config.rope_axes
+        self.theta = config.rope_theta
+        self.dim = int(config.head_dim * config.partial_rotary_factor)
+
+    def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """position_ids (batch, length) or (axes, batch, length) -> cos and sin, (batch, 1, length, rotary dim)."""
+        # No buffer: frequencies that follow the model into bfloat16 would turn by wrong angles.
+        exponents = torch.arange(0, self.dim, 2, dtype=torch.float32, device=position_ids.device) / self.dim
+        frequencies = 1.0 / self.theta**exponents
+        positions = position_ids if position_ids.dim() == 3 else position_ids.expand(self.axes, *position_ids.shape)
+        if positions.shape[0] != self.axes:
+            raise ValueError(f"position_ids have {positions.shape[0]} axes, the config's rope_axes is {self.axes}")
+        pairs = torch.arange(self.dim // 2, device=positions.device) % self.axes
+        angles = positions.float()[pairs].permute(1, 2, 0) * frequencies
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the first channels of each head; pairs are (j, j + rotary_dim/2)."""
+    dim = cos.shape[-1]
+    turning, passing = states[..., :dim], states[..., dim:]
+    low, high = turning.chunk(2, dim=-1)
+    turned = turning * cos + torch.cat([-high, low], dim=-1) * sin
+    return torch.cat([turned, passing], dim=-1)
+
+
+class LLaDA2MoeAttention(nn.Module):
+    """Grouped-query attention with one fused projection: all query heads, then all key heads, then all value heads."""
+
+    is_causal = False
+
+    def __init__(self, config: LLaDA2MoeConfig, layer_idx: int) -> None:
+        super().__init__()
+        assert config.head_dim is not None
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.num_key_value_groups = self.heads // self.kv_heads
+        self.scaling = self.head_dim**-0.5
+        width = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.query_key_value = nn.Linear(config.hidden_size, width, bias=config.use_qkv_bias)
+        self.query_layernorm = LLaDA2MoeRMSNorm(self.head_dim, config.rms_norm_eps)
+        self.key_layernorm = LLaDA2MoeRMSNorm(self.head_dim, config.rms_norm_eps)
+        self.dense = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: BlockCache | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        query = _rotate(self.query_layernorm(query), *rotary)
+        key = _rotate(self.key_layernorm(key), *rotary)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        implementation = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if implementation == "flex_attention":
+            attend = flex_attention
+        attended, weights = attend(
+            self,
+            query,
+            key.to(query.dtype),
+            value.to(query.dtype),
+            None if attention_mask is None else attention_mask.to(query.dtype),
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=False,
+        )
+        return self.dense(attended.flatten(2)), weights
 
 
 def eager_attention(
