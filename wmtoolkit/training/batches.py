@@ -56,7 +56,7 @@ def draw_batch(
     full = rng.random() < sampler.full_share
     count = world.span if full else world.recent + 1
     size = full_size(sampler.batch_size, world) if full else sampler.batch_size
-    episode, start = _starts(frames, sampler, size, count - 1, rng)
+    episode, start = starts(frames, sampler, size, count - 1, rng)
     window = windows.cut(frames, episode, start, count, world)
     hidden = rng.random(size) < sampler.behaviour_dropout
     window.context.ids[hidden, BEHAVIOUR] = _TOKENIZER.mask
@@ -92,7 +92,7 @@ def _hide_words(window: windows.Window, share: float, rng: np.random.Generator) 
     return target
 
 
-def _starts(
+def starts(
     frames: windows.Frames, sampler: Sampler, size: int, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Episodes and first frames of windows of ``count + 1`` frames.
