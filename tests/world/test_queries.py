@@ -8,7 +8,8 @@ import torch
 
 from wmtoolkit import AnyOrderWorldModel, Trajectory
 from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.prediction import model_predictions, transitions
+from wmtoolkit.evaluation.prediction import model_predictions
+from wmtoolkit.evaluation.transitions import all_steps
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import block_causal_batch
@@ -16,7 +17,7 @@ from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.likelihood import target_log_probs
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import RolloutState
-from wmtoolkit.world.tokenizer import ACTION, DIRECTION, FIRST_CELL, OUTCOME, Visibility
+from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, Visibility
 from wmtoolkit.world.trajectory import Outcome
 
 
@@ -31,7 +32,7 @@ def _hidden_states(model: AnyOrderWorldModel, window: windows.Window, drawn: mas
         return model.network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))[:, batch.first :]
 
 
-@pytest.mark.parametrize("strategy", [name for name in masks.NAMES if name != "fixed"])
+@pytest.mark.parametrize("strategy", [name for name in masks.STRATEGIES if name != "fixed"])
 def test_a_hidden_target_never_changes_what_the_network_computes(
     world_model: AnyOrderWorldModel, episodes: list[Trajectory], strategy: str
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_hidden_target_never_changes_what_the_network_computes(
         offsets=frames.offsets,
         missions=frames.missions,
         behaviours=frames.behaviours,
+        levels=frames.levels,
     )
     other_window = windows.cut(changed, episode, start, 2, world_model.network.world)
     assert (other_window.ids[:, 1] != window.ids[:, 1])[drawn.targets[:, 0]].any()
@@ -122,12 +124,31 @@ def test_sampling_in_a_lane_depends_on_its_own_generator(
 def test_a_cached_rollout_says_what_one_pass_over_the_past_says(
     world_model: AnyOrderWorldModel, episodes: list[Trajectory]
 ) -> None:
-    steps = transitions(episodes, limit=20)
-    said = model_predictions(world_model, steps)
-    histories = [episodes[episode].prefix(step) for episode, step in zip(steps.episode, steps.step, strict=True)]
-    state = world_model.rollout_state(histories).step(steps.actions)
+    frames = windows.Frames.from_trajectories(episodes)
+    target = all_steps(frames)[:20]
+    said = model_predictions(world_model, frames, target)
+    episode = np.searchsorted(frames.offsets, target, side="right") - 1
+    step = target - frames.offsets[episode] - 1
+    histories = [episodes[owner].prefix(count) for owner, count in zip(episode, step, strict=True)]
+    before = world_model.rollout_state(histories)
+    np.testing.assert_allclose(before.policy(), said.actions, atol=1e-5)
+    state = before.step(frames.actions[target])
     np.testing.assert_array_equal(world_model.tokenizer.cell_ids(state.images).reshape(-1, 49), said.cells)
-    np.testing.assert_allclose(state.confidence.reshape(-1, 49), said.cell_confidence, atol=1e-5)
+    np.testing.assert_allclose(state.confidence.reshape(-1, 49), said.confidence, atol=1e-5)
+
+
+def test_who_acts_is_known_to_the_policy_alone(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+    histories = _histories(episodes)[:3]
+    frames = windows.Frames.from_trajectories(histories)
+    episode, start = np.arange(3), frames.lengths - 2
+    drawn = masks.only("forward", (3, 1))
+    states = []
+    for behaviour in ("bot", "random"):
+        window = windows.cut(frames, episode, start, 2, world_model.network.world)
+        window.context.ids[:, BEHAVIOUR] = world_model.tokenizer.mission_block("", behaviour)[BEHAVIOUR]
+        states.append(_hidden_states(world_model, window, drawn))
+    torch.testing.assert_close(states[0][:, :BLOCK], states[1][:, :BLOCK], rtol=0, atol=0)
+    assert (states[0][:, BLOCK:] != states[1][:, BLOCK:]).any()
 
 
 def test_branches_copies_and_order_do_not_change_a_lane(

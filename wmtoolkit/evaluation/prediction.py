@@ -11,7 +11,7 @@ import torch
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.prior import CellPrior
 from wmtoolkit.evaluation.transitions import NAMES, Transitions, all_steps
-from wmtoolkit.world import geometry, masks, windows
+from wmtoolkit.world import geometry, grid, masks, windows
 from wmtoolkit.world.batching import block_causal_batch
 from wmtoolkit.world.decoding import block_log_probs
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -35,6 +35,7 @@ class StepPredictions:
         confidence: (N, 49) probability of each cell said, or None.
         log_probs: (N, 52) of what happened, in nats: outcome, heading and cells given the action, the action given
             the past as the bot's; or None.
+        visible: (N, 49) log-probability that each cell is seen at all, or None.
         actions: (N, 7) probabilities of the bot's next action, or None.
     """
 
@@ -43,6 +44,7 @@ class StepPredictions:
     outcomes: np.ndarray
     confidence: np.ndarray | None = None
     log_probs: np.ndarray | None = None
+    visible: np.ndarray | None = None
     actions: np.ndarray | None = None
 
 
@@ -80,12 +82,15 @@ def model_predictions(model: AnyOrderWorldModel, frames: windows.Frames, target:
         np.zeros(count, np.int64),
         np.zeros((count, BLOCK - FIRST_CELL), np.float32),
         np.zeros((count, BLOCK), np.float32),
+        np.zeros((count, BLOCK - FIRST_CELL), np.float32),
         np.zeros((count, 7), np.float32),
     )
     assert said.confidence is not None
     assert said.log_probs is not None
+    assert said.visible is not None
     assert said.actions is not None
     completions = network.completions.numpy(force=True)
+    seen = torch.as_tensor(_TOKENIZER.cell_attributes(completions)[:, 0] != grid.UNSEEN, device=network.device)
     for low in range(0, count, CHUNK):
         part = slice(low, low + CHUNK)
         window = asked_as_bot(windows.cut(frames, episode[part], step[part], 2, network.world))
@@ -99,6 +104,7 @@ def model_predictions(model: AnyOrderWorldModel, frames: windows.Frames, target:
         wanted = torch.as_tensor(true, device=policy.device)
         index = network.completion_index(wanted[:, FIRST_CELL:])
         said.log_probs[part, FIRST_CELL:] = scored[-1][1].gather(-1, index[..., None])[..., 0].numpy(force=True)
+        said.visible[part] = scored[-1][1][..., seen].logsumexp(-1).numpy(force=True)
         for slot in (OUTCOME, DIRECTION):
             first, log_probs = scored[slot]
             chosen = log_probs[:, 0].gather(-1, wanted[:, slot : slot + 1] - first)
@@ -138,8 +144,8 @@ def prediction_tallies(
     ``known_cell_accuracy`` scores the cells whose place was seen before, ``remembered_cell_accuracy`` those of them
     last seen 5 to 30 steps ago, ``revealed_cell_accuracy`` those seen for the first time, ``changed_cell_accuracy``
     those that look otherwise than when last seen; ``known_frame_exact`` is the share of frames whose known cells are
-    all right. ``revealed_nll`` is in nats a cell, ``revealed_nll_prior`` the same of the empirical prior and
-    ``revealed_nll_gain`` the difference (above 0: the model is better). ``forward_nll`` is in nats a step: outcome,
+    all right. ``revealed_nll`` is in nats a cell given that it is seen, ``revealed_nll_prior`` the same of the
+    empirical prior and ``revealed_nll_gain`` the difference (above 0: the model is better). ``forward_nll`` is in nats a step: outcome,
     heading and cells, filled at once. A name is missing where nothing of its kind occurs.
     """
     first = slice(0, evenly)
@@ -168,9 +174,11 @@ def prediction_tallies(
     if said.log_probs is not None:
         add("forward_nll", "mean", -said.log_probs[first, 1:].astype(np.float64).sum(-1))
         nll = -said.log_probs[first, FIRST_CELL:].astype(np.float64)
-        add("revealed_nll", "mean", nll, steps.revealed[first])
-        if prior is not None:
+        if prior is not None and said.visible is not None:
+            # the prior speaks of what cells look like that are seen; whether they are is not its question
+            nll = nll + said.visible[first]
             expected = prior.nll(steps.cells[first])
+            add("revealed_nll", "mean", nll, steps.revealed[first])
             add("revealed_nll_prior", "mean", expected, steps.revealed[first])
             add("revealed_nll_gain", "mean", expected - nll, steps.revealed[first])
     return found

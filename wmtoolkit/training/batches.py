@@ -112,7 +112,7 @@ def starts(
         start = np.where(chosen, np.maximum(-1, lengths[episode] - 1 - back), start)
     if len(frames.events):
         chosen = draw > 1 - sampler.event_share
-        event = rng.choice(frames.events, size)
+        event = frames.events[np.searchsorted(frames.event_chances, rng.random(size), side="right")]
         owner = np.searchsorted(frames.offsets, event, side="right") - 1
         episode = np.where(chosen, owner, episode)
         start = np.where(chosen, np.maximum(-1, event - frames.offsets[owner] - back), start)

@@ -85,7 +85,14 @@ class MaskingConfig:
 
     strategy: str = "mixture"
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"forward": 0.60, "outcome": 0.22, "cell": 0.09, "attribute": 0.05, "inverse": 0.04}
+        default_factory=lambda: {
+            "forward": 0.44,
+            "outcome": 0.20,
+            "cell": 0.14,
+            "attribute": 0.06,
+            "inverse": 0.12,
+            "belief": 0.04,
+        }
     )
     full_mixture: dict[str, float] = field(
         default_factory=lambda: {

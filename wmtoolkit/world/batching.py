@@ -63,7 +63,8 @@ class Batch:
 def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:
     """``[mission][memory][clean frames 0..c-1][noisy frames 1..c][actions 1..c]``: the 2L layout with a shared prefix.
 
-    The lone actions at the end ask for the policy at every step of the window, at the price of one token each.
+    The lone actions at the end ask for the policy at every step of the window, at the price of one token each. They
+    alone see who acts.
     """
     past, future = slice(0, -1), slice(1, None)
     given = masks.hide(window.ids[:, future], drawn)
@@ -88,10 +89,10 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
     allowed = windows.attention(
-        (window.context, np.full(window.context.length, -1), 0),
+        (window.context, np.full(window.context.length, -1), windows.context_copy(window.context)),
         (clean, np.repeat(order, BLOCK), 0),
-        (noisy, np.repeat(order + 1, BLOCK), 1),
-        (actions, order + 1, 2),
+        (noisy, np.repeat(order + 1, BLOCK), windows.MASKED),
+        (actions, order + 1, windows.LONE_ACTION),
     )
     return Batch(
         tokens=joined(window.context, clean, noisy, actions),

@@ -73,6 +73,8 @@ class WorldNetwork(nn.Module):
         full = [tokenizer.cell_ids(np.array(cell)) for cell in np.ndindex(*ATTRIBUTES)]
         self.completions = torch.tensor(np.array(full))
         """Ids of the fully specified cells: the only possible targets of a cell."""
+        if world.compositional and world.residual:
+            self.cell_rows = nn.Parameter(torch.zeros(len(full), width))
         places = np.full(len(tokenizer.cells), -1)
         places[np.array(full) - tokenizer.cells.start] = np.arange(len(full))
         self.register_buffer("_places", torch.from_numpy(places), persistent=False)

@@ -11,10 +11,10 @@ from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.decoding import Filled, fill
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
 from wmtoolkit.world.trajectory import Outcome, Trajectory
-from wmtoolkit.world.windows import attention
+from wmtoolkit.world.windows import attention, context_copy
 
 _TOKENIZER = WorldTokenizer()
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -275,7 +275,7 @@ class RolloutState:
             self._valid[:, frames],
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
-        allowed = attention((context, np.full(context.length, -1), 0), (tokens, order, 0))
+        allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
         tokens = joined(context, tokens)
         cache = BlockCache()
         device = self._network.device
@@ -300,9 +300,10 @@ class RolloutState:
         return frame_tokens(ids, time, position, heading, known, valid)
 
     def _decode(self, tokens: Tokens) -> torch.Tensor:
-        """Hidden states (B, 52, H) of one block behind the cached context."""
+        """Hidden states (B, S, H) of one block, or of a lone action, behind the cached context."""
         assert self._cached is not None
         valid = np.concatenate([self._cached, tokens.valid], axis=1)
+        valid[:, BEHAVIOUR] &= tokens.length == 1  # see windows.context_copy
         device = self._network.device
         mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
         return self._network(tokens.tensors(device), mask, self._cache)

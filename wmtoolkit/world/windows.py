@@ -11,12 +11,14 @@ import numpy as np
 
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.tokenizer import WorldTokenizer
+from wmtoolkit.world.tokenizer import BEHAVIOUR, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 _TOKENIZER = WorldTokenizer()
 _NEAR = (grid.AGENT_CELL, grid.FRONT_CELL)
+MASKED, LONE_ACTION = 1, 2
+"""Copies of ``attention``: blocks with masks, and the tokens that ask for the policy."""
 _HISTORY = 512
 """Frames looked back on for the memory."""
 
@@ -73,6 +75,14 @@ class Frames:
         before, after = self.images[acted - 1], self.images[acted]
         near = [(before[(slice(None), *cell)] != after[(slice(None), *cell)]).any(-1) for cell in _NEAR]
         return acted[near[0] | near[1]]
+
+    @cached_property
+    def event_chances(self) -> np.ndarray:
+        """Cumulative chance of each event if all kinds (an action on an object) are alike; float64."""
+        objects = self.images[self.events - 1][(slice(None), *grid.FRONT_CELL, 0)]
+        kind = np.unique(self.actions[self.events] * 256 + objects, return_inverse=True)[1]
+        share = 1 / np.bincount(kind)[kind]
+        return np.cumsum(share) / share.sum()
 
     @classmethod
     def from_trajectories(cls, trajectories: Sequence[Trajectory]) -> Frames:
@@ -196,23 +206,37 @@ def _memory(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int) 
     )
 
 
-def attention(*parts: tuple[Tokens, np.ndarray, int]) -> np.ndarray:
+def attention(*parts: tuple[Tokens, np.ndarray, int | np.ndarray]) -> np.ndarray:
     """Block-causal attention over sequences laid end to end: the 2L layout of block diffusion, with a shared prefix.
 
     Args:
-        parts: (tokens, order, copy) each; ``order`` (S,) is the place in time of each token's block, and ``copy`` is 0
-            for what is clean and different for each set of blocks with masks. A clean token sees the clean tokens of
-            its own block and before; a masked one those strictly before, and its own block of the same copy.
+        parts: (tokens, order, copy) each; ``order`` (S,) is the place in time of each token's block, and ``copy``, for
+            all of them or (S,), is 0 for what is clean and different for each set of blocks with masks. A clean token
+            sees the clean tokens of its own block and before; a masked one those strictly before, and its own block of
+            the same copy. What is known to copy c alone has copy -c: no other token sees it, and it sees only itself.
 
     Returns:
         (B, 1, S, S) bool, True = attend.
     """
     valid = np.concatenate([tokens.valid for tokens, _, _ in parts], axis=1)
     when = np.concatenate([order for _, order, _ in parts])
-    copy = np.concatenate([np.full(tokens.length, number) for tokens, _, number in parts])
+    copy = np.concatenate([np.broadcast_to(number, tokens.length) for tokens, _, number in parts])
     query, key, mine, theirs = when[:, None], when[None, :], copy[:, None], copy[None, :]
-    allowed = np.where(theirs == 0, np.where(mine == 0, query >= key, query > key), (mine == theirs) & (query == key))
+    clean = np.where(mine == 0, query >= key, (mine > 0) & (query > key))
+    masked = (mine == theirs) & (query == key)
+    private = (mine == -theirs) | np.eye(len(copy), dtype=bool)
+    allowed = np.select([theirs == 0, theirs > 0], [clean, masked], private)
     return (allowed[None] & valid[:, None, :])[:, None]
 
 
-__all__ = ["Frames", "Window", "attention", "cut", "last_seen"]
+def context_copy(context: Tokens) -> np.ndarray:
+    """(S,) copies of mission and memory for ``attention``: who acts is known to the lone actions alone.
+
+    The bot acts on what it alone knows. If its presence could be seen, what it does would be taken for evidence of
+    what is there and of how things end, and a planner that acts in its place would be deceived (Ortega et al. 2021,
+    arXiv:2110.10819).
+    """
+    return np.where(np.arange(context.length) == BEHAVIOUR, -LONE_ACTION, 0)
+
+
+__all__ = ["LONE_ACTION", "MASKED", "Frames", "Window", "attention", "context_copy", "cut", "last_seen"]
