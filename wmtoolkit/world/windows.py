@@ -80,7 +80,7 @@ class Frames:
     def event_chances(self) -> np.ndarray:
         """Cumulative chance of each event if all kinds (an action on an object) are alike; float64."""
         objects = self.images[self.events - 1][(slice(None), *grid.FRONT_CELL, 0)]
-        kind = np.unique(self.actions[self.events] * 256 + objects, return_inverse=True)[1]
+        kind = np.unique(np.int64(256) * self.actions[self.events] + objects, return_inverse=True)[1]
         share = 1 / np.bincount(kind)[kind]
         return np.cumsum(share) / share.sum()
 
