@@ -21,6 +21,13 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="Small sizes, one round: shows that it runs, proves little.")
 @click.option("--rounds", type=click.IntRange(1), help="Turns each variant takes. [default: 4]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [default: one a core]")
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="cpu counts this process alone: fair on a busy machine, with --threads 1.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and tokens.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for results.json.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
@@ -30,7 +37,7 @@ def speed(parts: tuple[str, ...], out: Path | None, overwrite: bool, **options: 
 
     The variants of a comparison take turns, so that other work on the machine falls on all alike; each variant's
     fastest round counts, and the ratio is to the comparison's first variant. A spread far above 1 says that the
-    machine was busy: trust the ratios, not the speeds.
+    machine was busy: measure again, or with --clock cpu --threads 1.
 
     \b
     llada2  tokens a second of the network, forward, training and decoding:

@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 import torch
@@ -10,10 +9,9 @@ from wmtoolkit.cli.main import main
 from wmtoolkit.errors import UserError
 
 
-def test_rates_ratios_and_spread_are_those_of_the_clock(monkeypatch):
+def test_rates_ratios_and_spread_are_those_of_the_clock():
     """A clock that stands still but for the calls: each variant's seconds, round by round, are known."""
     now = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
 
     def taking(*seconds):
         left = [9.0, *seconds]  # the first round warms up
@@ -25,7 +23,7 @@ def test_rates_ratios_and_spread_are_those_of_the_clock(monkeypatch):
         return call
 
     variants = {"slow": {"walk": (60, taking(4, 2, 3))}, "fast": {"walk": (60, taking(1, 5, 1.5))}}
-    slow, fast = speed._measured(speed.Comparison("legs", "steps", variants), rounds=3)
+    slow, fast = speed._measured(speed.Comparison("legs", "steps", variants), rounds=3, clock=lambda: now)
     assert (slow["variant"], slow["per_second"], slow["ratio"], slow["spread"]) == ("slow", 30.0, 1.0, 1.5)
     assert (fast["variant"], fast["per_second"], fast["ratio"], fast["spread"]) == ("fast", 60.0, 2.0, 1.5)
 
@@ -38,7 +36,7 @@ def test_the_command_measures_every_comparison_and_writes_its_results(tmp_path):
     assert torch.get_num_threads() == threads
     document = json.loads(done.stdout)
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == document["rows"]
-    assert document["arguments"] == {"parts": ["llada2"], "quick": True, "rounds": 1, "threads": 1}
+    assert document["arguments"] == {"parts": ["llada2"], "quick": True, "rounds": 1, "threads": 1, "clock": "wall"}
     measured = {(row["comparison"], row["use"], row["variant"]) for row in document["rows"]}
     for name in ("sorted_mm", "grouped_mm", "eager"):
         assert {("experts", use, name) for use in ("forward", "train")} <= measured
@@ -51,6 +49,8 @@ def test_the_command_measures_every_comparison_and_writes_its_results(tmp_path):
     assert "not empty" in again.stderr
 
 
-def test_an_unknown_part_is_named():
+def test_an_unknown_part_or_clock_is_named():
     with pytest.raises(UserError, match="'llama' is no part; there are llada2"):
         speed.speed(["llama"])
+    with pytest.raises(UserError, match="'sun' is no clock; there are wall, cpu"):
+        speed.speed(clock="sun")

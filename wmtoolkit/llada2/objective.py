@@ -66,7 +66,8 @@ def draw_noise(
 
 def _after_prompt(input_ids: torch.Tensor, prompt_lengths: torch.Tensor) -> torch.Tensor:
     """Which tokens may be masked; bool (batch, length)."""
-    return torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths.to(input_ids.device)[:, None]
+    prompt_lengths = torch.as_tensor(prompt_lengths, device=input_ids.device)
+    return torch.arange(input_ids.shape[1], device=input_ids.device) >= prompt_lengths[:, None]
 
 
 def add_noise(
