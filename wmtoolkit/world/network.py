@@ -106,7 +106,10 @@ class WorldNetwork(nn.Module):
     def output_table(self) -> torch.Tensor:
         """(V, H) rows of the output head, likewise."""
         if self.world.compositional:
-            return self.composition @ self.output_rows
+            table = self.composition @ self.output_rows
+            if self.world.residual:
+                table = table.index_add(0, self.completions.to(table.device), self.cell_rows)
+            return table
         if isinstance(self.world, TextWorldConfig):
             return self._plain_output[self._rows].index_copy(0, self._new, self.output_rows)
         return self._plain_output
