@@ -168,3 +168,9 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     errors = [item["error"] for item in found if item["error"]]
     row |= {"errors": len(errors), "error": errors[0] if errors else None}
     return row
+
+
+def flat(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Value and interval of a metric as entries of a flat row."""
+    low, high = entry["ci95"] or (None, None)
+    return {name: entry["value"], f"{name}_low": low, f"{name}_high": high}

@@ -30,6 +30,7 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
     "bench fidelity": fidelity,
     "bench efficiency": trainings,
     "bench ablation": trainings,
+    "bench baselines": trainings,
     "bench speed": speed,
 }
 """Sections by the command whose results they show, in the order of the report."""

@@ -12,7 +12,7 @@ from wmtoolkit.benchmarks.blind_prediction import predict_blindly
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.evaluation.aggregates import retention, robustness_curve
 from wmtoolkit.progress import Bar
@@ -130,19 +130,14 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
                 name = f"{level}/{agent.name}/{'belief' if belief else 'as seen'}"
                 area = robustness_curve(strengths, [curve[strength] for strength in strengths])
                 metrics[f"robustness_auc/{name}"] = area
-                row |= _flat("robustness_auc", area)
+                row |= flat("robustness_auc", area)
                 if 0.3 in curve:
                     kept = retention(curve[0.0], curve[0.3])
                     metrics[f"retention_0.3/{name}"] = kept
-                    row |= _flat("retention_0.3", kept)
+                    row |= flat("retention_0.3", kept)
                 rows.append(row)
         for knob, strength, belief in settings(plan) if plan.predictions else ():
             values = ledger.values(_prediction_unit(plan, player, level, knob, strength, belief))
             row = {"table": "blind prediction", "level": level, "knob": knob, "strength": strength, "belief": belief}
             rows.append(row | (values or {}))
     return metrics, rows
-
-
-def _flat(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    low, high = entry["ci95"] or (None, None)
-    return {name: entry["value"], f"{name}_low": low, f"{name}_high": high}

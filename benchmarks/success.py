@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.evaluation.aggregates import level_iqm, paired_difference, probability_of_improvement
 from wmtoolkit.progress import Bar
@@ -71,27 +72,22 @@ def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str,
                 "agent": name,
                 "levels": len(levels),
                 "success_rate": float(mean.mean()),
-                **_flat("success_iqm", middle),
-                **_flat("return_iqm", level_iqm(list(returns[name].values()))),
+                **flat("success_iqm", middle),
+                **flat("return_iqm", level_iqm(list(returns[name].values()))),
             }
         )
         metrics[f"success_iqm/{name}"] = middle
-    for ours in returns:
-        for theirs in returns:
-            shared = [level for level in returns[ours] if level in returns[theirs]]
-            if ours != theirs and shared:
-                better = probability_of_improvement(
-                    [returns[ours][level] for level in shared], [returns[theirs][level] for level in shared]
-                )
-                gain = paired_difference(
-                    np.concatenate([successes[ours][level] for level in shared]),
-                    np.concatenate([successes[theirs][level] for level in shared]),
-                )
-                row = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
-                rows.append(row | _flat("probability", better) | _flat("success_difference", gain))
+    ranked = sorted(returns, key=lambda name: -np.mean([values.mean() for values in returns[name].values()]))
+    for ours, theirs in itertools.combinations(ranked, 2):
+        shared = [level for level in returns[ours] if level in returns[theirs]]
+        if shared:
+            better = probability_of_improvement(
+                [returns[ours][level] for level in shared], [returns[theirs][level] for level in shared]
+            )
+            gain = paired_difference(
+                np.concatenate([successes[ours][level] for level in shared]),
+                np.concatenate([successes[theirs][level] for level in shared]),
+            )
+            row = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
+            rows.append(row | flat("probability", better) | flat("success_difference", gain))
     return metrics, rows
-
-
-def _flat(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    low, high = entry["ci95"] or (None, None)
-    return {name: entry["value"], f"{name}_low": low, f"{name}_high": high}

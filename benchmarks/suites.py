@@ -18,6 +18,8 @@ from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 
 TRAINING = "trainings"
+TRAINED = ("efficiency", "ablation", "baselines")
+"""Suites that train their own models, and need no checkpoint."""
 SUITES = {
     "prediction": ("prediction", "PredictionPlan"),
     "success": ("success", "SuccessPlan"),
@@ -25,6 +27,7 @@ SUITES = {
     "fidelity": ("fidelity", "FidelityPlan"),
     "efficiency": (TRAINING, "TrainingsPlan"),
     "ablation": (TRAINING, "TrainingsPlan"),
+    "baselines": ("baselines.suite", "BaselinesPlan"),
 }
 """Module below ``wmtoolkit.benchmarks`` and class of the plan. A module has ``units`` (of a plan), ``run`` (what is
 missing in the ledger) and ``report`` (metrics and rows of what is finished)."""
@@ -77,7 +80,7 @@ def run_suite(
             metrics,
             rows,
             seed=settled.seed,
-            checkpoint=player.identity if module_name != TRAINING else None,
+            checkpoint=player.identity if suite not in TRAINED else None,
         )
         document["units"] = {"planned": len(units), "missing": len(holes), "holes": _grouped(holes)}
         write_json(out / suite / "results.json", document)
@@ -101,13 +104,13 @@ def run_all(
     """
     failed: dict[str, str] = {}
     missing: dict[str, int] = {}
-    for suite, (module, _) in SUITES.items():
-        if module == TRAINING and not quick:
+    for suite in SUITES:
+        if suite in TRAINED and not quick:
             continue
         if overwrite:
             clear(out / suite)
         try:
-            own = changes if module != TRAINING else None
+            own = changes if suite not in TRAINED else None
             document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
             missing[suite] = document["units"]["missing"]
         except UserError as error:

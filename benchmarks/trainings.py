@@ -91,7 +91,7 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
         def work(variant: Variant = variant, config: Config = config, unit: dict[str, Any] = unit) -> dict[str, Any]:
             out = ledger.folder / "runs" / f"{variant.name}-{unit['training_seed']}-{unit['config'][:8]}"
             changes = [*plan.set, *variant.set, f"training.seed={unit['training_seed']}", "logging.trackers=[]"]
-            data = _data(config, ledger.folder.parent / "data")
+            data = own_data(config, ledger.folder.parent / "data")
             result = train_apart(variant.config, changes, data, out)
             return {**result, **_measured(plan, levels, out / "checkpoint", ledger)}
 
@@ -99,7 +99,7 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
         bar.advance(info=f"{variant.name}, seed {seed}")
 
 
-def _data(config: Config, folder: Path) -> list[str]:
+def own_data(config: Config, folder: Path) -> list[str]:
     """The config's own data, collected once for all runs that share it."""
     options = asdict(config.data)
     levels = options.pop("levels")
@@ -196,11 +196,12 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
     for variant in plan.variants:
         own = [row for row in runs if row["variant"] == variant.name]
         if own:
-            rows.append({"table": "variants", "variant": variant.name, "seeds": len(own), **_mean(own)})
+            rows.append({"table": "variants", "variant": variant.name, "seeds": len(own), **mean_over_seeds(own)})
     return {}, rows
 
 
-def _mean(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Each metric's mean over runs; its interval is their range, or a single run's own."""
     row: dict[str, Any] = {}
     skipped = ("table", "variant", "training_seed")
     for name in runs[0]:

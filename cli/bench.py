@@ -60,6 +60,7 @@ SUITES = {
     "fidelity": "Compare imagination with reality: drift by horizon, and success imagined against success real.",
     "efficiency": "Train on fewer and fewer episodes and measure what is left.",
     "ablation": "Train variants that each change one thing, several seeds each, and compare them.",
+    "baselines": "Train rivals on the world model's data and budget and measure all alike.",
 }
 
 

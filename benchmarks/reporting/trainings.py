@@ -16,19 +16,33 @@ COMPARED = {
     "inverse_accuracy_changed": "inverse dynamics",
     "belief_accuracy": "belief",
     "nll_per_step": "NLL bound a step",
+    "forward_nll": "forward NLL a step",
+    "revealed_nll": "revealed cells, NLL",
 }
 """Metrics by which trainings are compared."""
 _DRAWN = 3
+_TEXTS = {
+    "bench efficiency": ("Efficiency", "The same training on fewer and fewer episodes."),
+    "bench ablation": ("Ablations", "Every variant changes one thing of the first."),
+    "bench baselines": (
+        "Baselines",
+        "Rivals of the any-order model on the same data and budget, asked the same: a transformer of the same size "
+        "from left to right (inverse dynamics by Bayes' rule in seven passes, hidden cells filled in their turn), a "
+        "masked model whose ratio never changes, a convolutional one-step predictor and behaviour cloning that see "
+        "one view, and three that learn nothing. A dash: it cannot be asked.",
+    ),
+}
+_RANGES = " Behind a mean over several seeds stands their range, behind a single run its 95 % interval."
 
 
 def trainings(document: Mapping[str, Any], name: str) -> Section:
     """Variants of a training beside the first of them."""
-    rows, efficiency = of_table(document, "variants"), document["command"] == "bench efficiency"
+    rows, (title, text) = of_table(document, "variants"), _TEXTS[document["command"]]
     shown = {key: label for key, label in COMPARED.items() if any(key in row for row in rows)}
     played = sorted({key for row in rows for key in row if key.startswith("success_rate/")})
     played = [key for key in played if not key.endswith(("_low", "_high"))]
     drawn = []
-    if rows and efficiency:
+    if rows and title == "Efficiency":
         drawn.append((figures.efficiency_figure(rows, [*played, "known_frame_exact"]), "Against the amount of data"))
     elif rows and shown:
         few = dict(list(shown.items())[:_DRAWN])
@@ -36,11 +50,8 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
             (figures.ablation_figure(rows, few), "Each variant; dotted: the first, which all are compared with")
         )
     return Section(
-        "Efficiency" if efficiency else "Ablations",
-        "The same training on fewer and fewer episodes."
-        if efficiency
-        else "Every variant changes one thing of the first. Behind a mean over several seeds stands their range, "
-        "behind a single run its 95 % interval.",
+        title,
+        text + _RANGES,
         drawn,
         [
             tabulated(

@@ -81,9 +81,9 @@ def test_success_is_counted_and_a_broken_agent_leaves_a_hole(tmp_path, checkpoin
     assert "batch must be at least 1" in hole["error"]
     assert "missing 4" in document["text"]
     over = {(row["agent"], row["over"]): row for row in document["rows"] if row["table"] == "improvement"}
-    assert set(over) == {("bot", "random"), ("random", "bot")}
-    better, worse = over["bot", "random"], over["random", "bot"]
-    assert better["probability"] + worse["probability"] == pytest.approx(1)
+    assert set(over) == {("bot", "random")}  # the better one first
+    better = over["bot", "random"]
+    assert better["probability"] > 0.5
     assert better["success_difference"] == pytest.approx(1 - rows["random"]["success_rate"])
     assert document["metrics"]["success_iqm/bot"]["value"] == 1
     written = json.loads((tmp_path / "out" / "success" / "results.json").read_text())
@@ -334,5 +334,5 @@ def test_means_over_seeds_show_their_range():
         {"table": "runs", "variant": "a", "training_seed": 0, "x": 1.0, "x_low": 0.5, "x_high": 1.5},
         {"table": "runs", "variant": "a", "training_seed": 1, "x": 2.0, "x_low": 1.5, "x_high": 2.5},
     ]
-    assert trainings._mean(runs) == {"x": 1.5, "x_low": 1.0, "x_high": 2.0}
-    assert trainings._mean(runs[:1]) == {"x": 1.0, "x_low": 0.5, "x_high": 1.5}
+    assert trainings.mean_over_seeds(runs) == {"x": 1.5, "x_low": 1.0, "x_high": 2.0}
+    assert trainings.mean_over_seeds(runs[:1]) == {"x": 1.0, "x_low": 0.5, "x_high": 1.5}

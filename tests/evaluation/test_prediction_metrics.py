@@ -89,7 +89,9 @@ def test_each_metric_counts_its_own_cells() -> None:
     wrong[0, 2 * 7 + 5] += 1  # the changed cell
     wrong[0, 0] += 1  # a cell of which nothing is known
     log_probs = np.full((1, 52), -0.5, np.float32)
-    said = StepPredictions(wrong, steps.headings, steps.outcomes, np.full((1, 49), 0.9), log_probs)
+    # A cell is seen with probability e^-0.2: given that it is, it costs 0.2 nats less.
+    seen = np.full((1, 49), -0.2, np.float32)
+    said = StepPredictions(wrong, steps.headings, steps.outcomes, np.full((1, 49), 0.9), log_probs, seen)
     prior = CellPrior(np.full((49, 420), -2.0))
     found = {name: tally.value for name, tally in prediction_tallies(steps, said, 1, prior).items()}
     assert found["known_cell_accuracy"] == pytest.approx(2 / 3)
@@ -100,9 +102,9 @@ def test_each_metric_counts_its_own_cells() -> None:
     assert found["known_frame_exact"] == 0
     assert found["direction_accuracy"] == 1
     assert found["forward_nll"] == pytest.approx(51 * 0.5)  # all but the action
-    assert found["revealed_nll"] == pytest.approx(0.5)
+    assert found["revealed_nll"] == pytest.approx(0.5 - 0.2)
     assert found["revealed_nll_prior"] == pytest.approx(2)
-    assert found["revealed_nll_gain"] == pytest.approx(1.5)
+    assert found["revealed_nll_gain"] == pytest.approx(2 - 0.3)
 
 
 def test_only_the_steps_drawn_evenly_count() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,11 @@ def held_out(model: AnyOrderWorldModel, data: Sequence[str], split: str) -> list
     Raises:
         UserError: no episode in the split, or episodes whose level seeds the model was trained on.
     """
-    record = training_record(model)
+    return held_out_frames(data, split, training_record(model))
+
+
+def held_out_frames(data: Sequence[str], split: str = "test", record: Mapping[str, Any] | None = None) -> list[HeldOut]:
+    """``held_out`` with the ``training_record`` of the model, if there is one."""
     parts = []
     paths = dict.fromkeys(path.resolve() for name in data for path in find_datasets(name))
     for path in paths:

@@ -145,8 +145,8 @@ def prediction_tallies(
     last seen 5 to 30 steps ago, ``revealed_cell_accuracy`` those seen for the first time, ``changed_cell_accuracy``
     those that look otherwise than when last seen; ``known_frame_exact`` is the share of frames whose known cells are
     all right. ``revealed_nll`` is in nats a cell given that it is seen, ``revealed_nll_prior`` the same of the
-    empirical prior and ``revealed_nll_gain`` the difference (above 0: the model is better). ``forward_nll`` is in nats a step: outcome,
-    heading and cells, filled at once. A name is missing where nothing of its kind occurs.
+    empirical prior and ``revealed_nll_gain`` the difference (above 0: the model is better). ``forward_nll`` is in nats
+    a step: outcome, heading and cells, filled at once. A name is missing where nothing of its kind occurs.
     """
     first = slice(0, evenly)
     episode = steps.episode[first]
