@@ -108,7 +108,7 @@ class WorldNetwork(nn.Module):
         if self.world.compositional:
             table = self.composition @ self.output_rows
             if self.world.residual:
-                table = table.index_add(0, self.completions.to(table.device), self.cell_rows)
+                table = table.index_add(0, self.completions.to(table.device), self.cell_rows.to(table.dtype))
             return table
         if isinstance(self.world, TextWorldConfig):
             return self._plain_output[self._rows].index_copy(0, self._new, self.output_rows)
