@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from wmtoolkit import AnyOrderWorldModel
@@ -72,6 +73,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: str, tmp_path: Path) ->
     assert whole.keys() == cut.keys()
     for name, value in whole.items():
         assert torch.equal(value, cut[name]), name
+
+
+def test_bf16_trains_as_float32_does(data: str, tmp_path: Path) -> None:
+    settings = ("training.steps=8", "logging.every=1", "training.muon_learning_rate=1e-3")
+    train(_tiny(*settings), tmp_path / "wide", [data])
+    AcceleratorState._reset_state()  # one precision a process is Accelerate's rule
+    train(_tiny(*settings, "training.mixed_precision=bf16"), tmp_path / "narrow", [data])
+    AcceleratorState._reset_state()
+    assert _losses(tmp_path / "narrow") == pytest.approx(_losses(tmp_path / "wide"), rel=0.05)
 
 
 def test_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None:

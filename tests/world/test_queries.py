@@ -185,6 +185,28 @@ def test_every_option_of_the_front_end_can_be_off(world: WorldConfig, episodes: 
     assert all(np.isfinite(item.log_prob) for item in model.complete(histories, seen, steps=2))
 
 
+def test_the_free_part_ties_colour_and_state_to_the_object(tiny: dict) -> None:
+    """Half a wall, which is grey, and half a red ball: no sum of rows says so, the free part does."""
+    results = {}
+    for residual in (False, True):
+        torch.manual_seed(0)
+        world = WorldConfig(residual=residual)
+        network = WorldNetwork(WorldNetwork.fitted(LLaDA2MoeConfig(**tiny), world), world)
+        wall, ball = (network.tokenizer.cell_ids(np.array(cell)) for cell in ((2, 5, 0), (6, 0, 0)))
+        targets = network.completion_index(torch.tensor([int(wall), int(ball)]))
+        state = torch.nn.functional.normalize(torch.randn(1, tiny["hidden_size"])) * 8
+        masked = torch.tensor([network.tokenizer.masked_cell])
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+        for _ in range(300):
+            loss = -network.cell_logits(state, masked).log_softmax(-1)[0, targets].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        results[residual] = loss.item()
+    assert results[True] < np.log(2) + 0.1
+    assert results[False] > 2 * np.log(2) - 0.1
+
+
 def test_an_attribute_that_is_visible_stays(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
     trajectory = episodes[1].prefix(2)
     seen = Visibility.full(2)
