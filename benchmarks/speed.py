@@ -121,5 +121,11 @@ def _text(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([*map(str.ljust, line[:4], widths), *map(str.rjust, line[4:], widths[4:])]) for line in table]
     how = ", ".join(f"{name}: {arguments[name]}" for name in ("threads", "clock", "rounds"))
-    what = "The fastest round counts. ratio: to the comparison's first variant. spread: the median round's time over the fastest's."
-    return "\n".join([*lines, "", how, what])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{how}; the fastest round counts",
+            "ratio: to the comparison's first variant; spread: the median round's time over the fastest's",
+        ]
+    )

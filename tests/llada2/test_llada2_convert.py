@@ -167,13 +167,16 @@ def test_memory_stays_small_whatever_the_model(make_config, tmp_path):
     shutil.rmtree(tmp_path)
 
 
-def test_input_that_is_not_to_be_converted(model, tmp_path):
+def test_input_that_is_not_to_be_converted(model, make_model, tmp_path):
     model.save_pretrained(tmp_path / "separate")
     model.save_pretrained(tmp_path / "merged", layout="merged")
-    with pytest.raises(UserError, match="no merged experts to split"):
+    with pytest.raises(UserError, match="separate experts already: nothing to split"):
         convert("split", tmp_path / "separate", tmp_path / "out")
-    with pytest.raises(UserError, match="no separate experts to merge"):
+    with pytest.raises(UserError, match="merged experts already: nothing to merge"):
         convert("merge", tmp_path / "merged", tmp_path / "out")
+    make_model(first_k_dense_replace=3).save_pretrained(tmp_path / "dense")
+    with pytest.raises(UserError, match="no experts: nothing to merge"):
+        convert("merge", tmp_path / "dense", tmp_path / "out")
     with pytest.raises(UserError, match="nowhere"):
         convert("merge", tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(UserError, match="mode"):

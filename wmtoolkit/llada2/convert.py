@@ -66,8 +66,10 @@ def convert(
     source, target = Path(input_path), Path(output_path)
     check_new(target, "--output-path")
     checkpoint = open_checkpoint(source)
-    if checkpoint.layout == TARGETS[mode] or not any(map(layout_of, checkpoint.tensors)):
-        raise UserError(f"{source} holds no {'separate' if mode == 'merge' else 'merged'} experts to {mode}")
+    experts = any(map(layout_of, checkpoint.tensors))
+    if checkpoint.layout == TARGETS[mode] or not experts:
+        held = f"{checkpoint.layout} experts already" if experts else "no experts"
+        raise UserError(f"{source} holds {held}: nothing to {mode}")
 
     tensors = list((_merged if mode == "merge" else _separate)(checkpoint))
     if dtype is not None:
