@@ -15,6 +15,7 @@ COMMANDS = {
     "rollout": "Run an agent, really or in imagination, and report.",
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",
+    "export": "Write checkpoints and data for other programs, dFactory first of all.",
     "scale": "Tell what a LLaDA2 model costs to train and to run.",
     "bench": "Run a benchmark suite and report.",
     "compare": "Put runs and results side by side, as a page, Markdown or CSV.",

@@ -16,10 +16,11 @@ ALLOWED = {
     "wmtoolkit/data": {"world"},
     "wmtoolkit/evaluation": {"world", "data"},
     "wmtoolkit/training": {"world", "data", "evaluation", "llada2"},
+    "wmtoolkit/dfactory": {"world", "data", "llada2"},
     "envs": {"llada2", "world", "data", "evaluation", "training"},
     "agents": {"llada2", "world", "data", "evaluation", "training", "envs"},
     "benchmarks": {"llada2", "world", "data", "evaluation", "training", "envs", "agents"},
-    "cli": {"llada2", "world", "data", "evaluation", "training", "envs", "agents", "benchmarks"},
+    "cli": {"llada2", "world", "data", "evaluation", "training", "dfactory", "envs", "agents", "benchmarks"},
 }
 EVERYWHERE = {"errors", "progress"}
 
