@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from wmtoolkit.cli.common import check_out, command_options, say
 )
 @click.option("--init", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="Start from these weights.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes for collecting.")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that share each batch (DDP)."
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out, with its own config.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what it costs.")
@@ -32,19 +36,28 @@ def train(
     out: Path,
     init: Path | None,
     workers: int,
+    processes: int,
     resume: bool,
     overwrite: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Train an any-order world model into a run folder; Ctrl-C saves, --resume goes on exactly."""
+    """Train an any-order world model into a run folder; Ctrl-C saves, --resume goes on exactly.
+
+    With --processes, or under torchrun or accelerate launch, several processes share each batch.
+    """
     from wmtoolkit.training.config import load_config
+    from wmtoolkit.training.processes import is_worker, run_processes
     from wmtoolkit.training.runs import dry_run_report, prepare_run
 
     changes = (*overrides, *(() if seed is None else (f"training.seed={seed}",)))
     if dry_run:
         return dry_run_report(load_config(name, changes))
-    check_out(out, resume=resume, overwrite=overwrite)
+    if not is_worker():
+        check_out(out, resume=resume, overwrite=overwrite)
+    overwrite = overwrite and not is_worker()
     config, paths = prepare_run(out, name, changes, data, resume=resume, overwrite=overwrite)
+    if processes > 1 and not is_worker():
+        sys.exit(run_processes(processes, sys.argv[1:]))
     from wmtoolkit.training.loop import train as run
 
     result = run(config, out, paths, resume=resume, init=init, workers=workers)

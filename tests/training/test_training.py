@@ -172,19 +172,24 @@ def test_two_processes_equal_one(data: str, tmp_path: Path) -> None:
         "training.muon_learning_rate=1e-6",
     )
     train(_tiny(*settings), tmp_path / "one", [data])
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        "from wmtoolkit.training.config import load_config\nfrom wmtoolkit.training.loop import train\n"
-        "train(load_config('tiny', sys.argv[3:]), Path(sys.argv[1]), [sys.argv[2]])\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               str(script), str(tmp_path / "two"), data, *COMMON, *settings]  # fmt: skip
+    options = [part for setting in (*COMMON, *settings) for part in ("--set", setting)]
+    command = [sys.executable, "-P", "-m", "wmtoolkit.cli", "train", "--processes", "2", "--config", "tiny",
+               "--data", data, "--out", str(tmp_path / "two"), *options]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_a_failure_in_several_processes_is_said_once(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    command = [sys.executable, "-P", "-m", "wmtoolkit.cli", "train", "--processes", "2", "--config", "tiny",
+               "--data", missing, "--out", str(tmp_path / "run")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert done.stderr.count("does not exist") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_training_starts_from_given_weights(data: str, tmp_path: Path) -> None:
