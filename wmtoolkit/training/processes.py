@@ -54,7 +54,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
                 for worker in workers:
                     worker.kill()
         failed = failed or next((worker for worker in workers if worker.returncode), None)
-        if failed is not None and failed is not workers[0]:
+        if failed is not None and workers[0].returncode <= 0:  # it was stopped, or all was well with it
             unheard.seek(0)
             sys.stderr.write(unheard.read().decode(errors="replace"))
     return 0 if failed is None else abs(failed.returncode)
