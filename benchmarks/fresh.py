@@ -10,9 +10,10 @@ from wmtoolkit.data.splits import SplitRule
 HALVES = SplitRule((0.5, 0.0, 0.5))
 """Half of the episodes are measured on; the others take the place of training data where a prior is fitted."""
 LONGEST = 128
+EPISODES = 400
 
 
-def fresh_data(level: str, folder: Path, *, episodes: int = 200, seed: int = 1_000_000) -> Path:
+def fresh_data(level: str, folder: Path, *, episodes: int = EPISODES, seed: int = 1_000_000) -> Path:
     """A dataset of ``episodes`` episodes of a level, collected into ``folder`` unless it is there."""
     return collect(
         level,
@@ -20,7 +21,7 @@ def fresh_data(level: str, folder: Path, *, episodes: int = 200, seed: int = 1_0
         seed=seed,
         split=HALVES,
         max_steps=LONGEST,
-        out=folder / level.rpartition(":")[2],
+        out=folder / f"fresh-{episodes}-{seed}" / level.rpartition(":")[2],
         resume=True,
         command=None,
     )

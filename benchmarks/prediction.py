@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.fresh import EPISODES, fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED
 from wmtoolkit.benchmarks.play import Player
@@ -29,7 +29,7 @@ class PredictionPlan:
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     data: list[str] = field(default_factory=list)
     samples: int = 1000
-    episodes: int = 400
+    episodes: int = EPISODES
     seed: int = FIRST_SEED
 
 

@@ -156,7 +156,7 @@ def train_apart(config: str, changes: Sequence[str], data: Sequence[str], out: P
 def _measured(plan: TrainingsPlan, levels: Sequence[str], checkpoint: Path, ledger: Ledger) -> dict[str, Any]:
     """Metrics of ``wmtool evaluate`` on fresh episodes, and success of the plan's agents over all levels."""
     folder, found = ledger.folder.parent / "data", {}
-    data = [str(fresh_data(level, folder, episodes=400, seed=plan.seed)) for level in levels]
+    data = [str(fresh_data(level, folder, seed=plan.seed)) for level in levels]
     if plan.samples:
         found = {"metrics": evaluate(checkpoint, data, samples=plan.samples)["metrics"]}
     player = Player(checkpoint)

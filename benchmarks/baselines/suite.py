@@ -92,11 +92,7 @@ def run(plan: BaselinesPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Config, ledger: Ledger) -> dict[str, Any]:
     folder, name, seed = ledger.folder.parent / "data", unit["baseline"], unit["training_seed"]
     data, levels = own_data(config, folder), config.data.levels
-    parts = [
-        part
-        for level in levels
-        for part in held_out_frames([str(fresh_data(level, folder, episodes=400, seed=plan.seed))])
-    ]
+    parts = [part for level in levels for part in held_out_frames([str(fresh_data(level, folder, seed=plan.seed))])]
     started = time.perf_counter()
     agent: Callable[[], Any] | None = None
     player = Player(None)

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,8 +14,10 @@ from wmtoolkit.data import collect, open_store
 from wmtoolkit.data.splits import SplitRule
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import EVERYWHERE, MODEL, evaluate
+from wmtoolkit.evaluation.goals import HORIZONS, goal_tally
 from wmtoolkit.evaluation.held_out import held_out, training_record
 from wmtoolkit.evaluation.tables import SCORES, markdown
+from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 
 LEVELS = ("BabyAI-GoToRedBallGrey-v0", "BabyAI-PutNextLocal-v0")
 
@@ -111,6 +114,23 @@ def test_unseen_pairs_stand_beside_seen_ones(world_model: AnyOrderWorldModel, tm
     assert unseen == len(open_store([path], "test"))
     assert seen == len(open_store([path], "validation"))
     assert asdict(rule)["held_out"]
+
+
+def test_plans_are_compared_with_the_bots_first_step(world_model: AnyOrderWorldModel, data: list[str]) -> None:
+    store = open_store([data[0]])
+    found = goal_tally(world_model, store, 8, np.random.default_rng(0))
+    assert found is not None
+    ends = np.asarray(store.outcomes)[store.offsets[1:] - 1] == Outcome.SUCCESS
+    by_bot = np.flatnonzero(ends & (np.asarray(store.behaviours) == BEHAVIOURS.index("bot")))
+    horizons = [horizon for horizon in HORIZONS if horizon < world_model.network.world.span]
+    assert found.entry()["n"] == 2 * len(horizons)
+    rng, right = np.random.default_rng(0), []
+    for horizon in horizons:
+        for index in rng.permutation(by_bot[store.lengths[by_bot] >= horizon])[:2]:
+            episode = store.trajectory(int(index))
+            ((plan,),) = world_model.infill_plan([episode.prefix(len(episode) - horizon)], [horizon], steps=1)
+            right.append(plan.actions[0] == episode.actions[len(episode) - horizon])
+    assert found.value == pytest.approx(np.mean(right))
 
 
 def test_two_datasets_of_a_level_are_told_apart(world_model: AnyOrderWorldModel, tmp_path: Path) -> None:

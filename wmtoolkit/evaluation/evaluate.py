@@ -12,6 +12,7 @@ import numpy as np
 from wmtoolkit.evaluation.bounds import bound_tallies
 from wmtoolkit.evaluation.calibration import Calibration
 from wmtoolkit.evaluation.completion import belief_accuracy, completion_curves, inverse_tallies
+from wmtoolkit.evaluation.goals import goal_tally
 from wmtoolkit.evaluation.held_out import HeldOut, held_out, training_record
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.outcomes import grounded_outcomes, outcome_steps
@@ -149,6 +150,8 @@ def _act(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.rando
     if (tally := action_tally(model, part.frames, max(1, budget.samples // 2), rng)) is not None:
         found.scores["action_accuracy"] = tally
     found.scores |= inverse_tallies(model, part.frames, max(1, budget.samples // 8), rng)
+    if (tally := goal_tally(model, part.store, max(1, budget.samples // 8), rng)) is not None:
+        found.scores["goal_accuracy"] = tally
 
 
 def _end(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:

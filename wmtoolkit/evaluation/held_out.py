@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ class HeldOut:
 
     Attributes:
         name: level, and what is special about it.
-        frames: of the held-out episodes.
+        frames, store: the held-out episodes.
         training: of the training split, from which priors and baselines are fitted; None if it is empty.
     """
 
     name: str
     frames: windows.Frames
+    store: EpisodeStore
     training: windows.Frames | None
 
 
@@ -66,6 +67,7 @@ def held_out_frames(data: Sequence[str], split: str = "test", record: Mapping[st
                 HeldOut(
                     f"{name}{suffix}",
                     windows.Frames.from_store(store),
+                    store,
                     windows.Frames.from_store(training) if len(training) else None,
                 )
             )
@@ -103,6 +105,4 @@ def _told_apart(parts: list[HeldOut], names: list[str]) -> list[HeldOut]:
         return parts
     if len(parts) != len(names):
         raise UserError("two datasets of one level, one of them with unseen pairs: evaluate them one at a time")
-    return [
-        HeldOut(f"{part.name} ({name})", part.frames, part.training) for part, name in zip(parts, names, strict=True)
-    ]
+    return [replace(part, name=f"{part.name} ({name})") for part, name in zip(parts, names, strict=True)]

@@ -16,6 +16,7 @@ SCORES = {
     "action_accuracy": "bot's action",
     "inverse_accuracy_changed": "inverse dynamics, where something changed",
     "inverse_accuracy": "inverse dynamics, all steps",
+    "goal_accuracy": "plan to a goal, first action",
     "belief_accuracy": "belief, 30 % of cells hidden",
     "ece": "ECE",
     "revealed_nll": "revealed cells, NLL",
