@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wmtoolkit.data import collect
+from wmtoolkit.data.datasets import cache_root
 from wmtoolkit.data.splits import SplitRule
+from wmtoolkit.errors import UserError
+from wmtoolkit.world.model import AnyOrderWorldModel
 
 HALVES = SplitRule((0.5, 0.0, 0.5))
 """Half of the episodes are measured on; the others take the place of training data where a prior is fitted."""
@@ -25,3 +29,15 @@ def fresh_data(level: str, folder: Path, *, episodes: int = EPISODES, seed: int 
         resume=True,
         command=None,
     )
+
+
+def fresh_levels(checkpoint: Path | None, levels: Sequence[str] = ()) -> list[str]:
+    """Datasets of fresh episodes of some levels, by default those that a checkpoint was trained on, in the cache.
+
+    Raises:
+        UserError: no level is given and the checkpoint names none, or it cannot be read.
+    """
+    chosen = list(levels) or AnyOrderWorldModel.from_pretrained(checkpoint).levels
+    if not chosen:
+        raise UserError(f"the checkpoint {checkpoint} does not say which levels it knows; give --level or --data")
+    return [str(fresh_data(level, cache_root() / "fresh")) for level in chosen]

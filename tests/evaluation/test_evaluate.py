@@ -140,6 +140,24 @@ def test_two_datasets_of_a_level_are_told_apart(world_model: AnyOrderWorldModel,
     assert all(name.startswith(LEVELS[0]) for name in names)
 
 
+def test_without_data_fresh_episodes_are_played(
+    world_model: AnyOrderWorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WMTOOLKIT_CACHE", str(tmp_path / "cache"))
+    world_model.save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "dataset.json").write_text(json.dumps({"train_seeds": {"BabyAI-GoToLocalS5N2-v0": [[0, 999_999]]}}))
+    command = ["evaluate", "--checkpoint", str(tmp_path / "checkpoint"), "--samples", "2", "--json"]
+    done = CliRunner().invoke(main, [*command, "--level", "BabyAI-GoToLocalS5N2-v0"])
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["arguments"]["training_seeds"] == "refused"
+    assert {row["level"] for row in document["rows"]} == {"BabyAI-GoToLocalS5N2-v0"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"train_seeds": {"BabyAI-GoToLocalS5N2-v0": [[0, 2_000_000]]}}))
+    done = CliRunner().invoke(main, [*command, "--level", "BabyAI-GoToLocalS5N2-v0"])
+    assert done.exit_code == 1
+    assert "trained on" in done.stderr
+
+
 def test_mistakes_are_told_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
     small = collect(LEVELS[0], 4, out=tmp_path / "small")
     for arguments, said in (
