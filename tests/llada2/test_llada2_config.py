@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig
 
@@ -191,7 +191,8 @@ SIZES = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
+@example({"hidden_size": 1}, 0.5)
 @given(st.dictionaries(st.sampled_from(SIZES), st.integers(-1, 9), max_size=4), st.floats(-0.5, 1.5))
 def test_a_config_is_refused_or_its_network_runs(make_config, changes, factor):
     try:

@@ -98,8 +98,10 @@ def from_fused(state_dict: dict[str, torch.Tensor], layout: Layout) -> dict[str,
         if not prefix.endswith(".mlp.experts"):
             result[key] = tensor
             continue
-        halves = dict(zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1), strict=True))
-        for projection, stacked in halves.items() if name == "gate_up_proj" else [(name, tensor)]:
+        parts = {name: tensor}
+        if name == "gate_up_proj":
+            parts = dict(zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1), strict=True))
+        for projection, stacked in parts.items():
             if layout == "merged":
                 result[f"{prefix}.{projection}"] = stacked.contiguous()
             else:
