@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 from wmtoolkit.errors import UserError
+from wmtoolkit.training.scale import like, plain, put, whole
 from wmtoolkit.world import checkpoint
 from wmtoolkit.world.network import WorldNetwork
 
@@ -35,8 +36,12 @@ def save_step(
     numbers: dict[str, Any],
     facts: dict[str, Any],
     keep: int,
+    main: bool = True,
 ) -> Path:
     """Write ``step-NNNNNNN`` under ``folder`` and remove all but the last ``keep``.
+
+    Where weights are sharded, every process must call it; only the ``main`` one writes. Of a network with adapters
+    only what is trained is written: the rest is as it was.
 
     Args:
         average: the moving average of the weights, if there is one.
@@ -47,10 +52,17 @@ def save_step(
     """
     path = folder / f"step-{step:07d}"
     temporary = folder / f".{path.name}.tmp-{os.getpid()}"
+    tensors, rest = _flatten(optimizers)
+    tensors |= _averaged(average)
+    adapted = _adapted(network)
+    whole_network = None if adapted else plain(network, main)
+    if not main:
+        return path
     try:
-        checkpoint.save(network, temporary, {**facts, "steps": step})
-        tensors, rest = _flatten(optimizers)
-        tensors |= _averaged(average)
+        if whole_network is not None:
+            checkpoint.save(whole_network, temporary, {**facts, "steps": step})
+        temporary.mkdir(parents=True, exist_ok=True)
+        tensors |= {name: value.contiguous() for name, value in adapted.items()}
         save_file(tensors, temporary / _STATE)
         if average is not None:
             numbers = {**numbers, "averaged": int(average.n_averaged)}
@@ -77,14 +89,18 @@ def load_step(
     average: AveragedModel | None = None,
 ) -> dict[str, Any]:
     """Read a checkpoint into a network, its optimisers and its average, in place; returns the numbers saved with it."""
-    loaded, _ = checkpoint.load(path)
+    adapted = _adapted(network)
+    loaded = None if adapted else checkpoint.load(path)[0]
     try:
-        with torch.no_grad():
-            source = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
-            for name, value in (*network.named_parameters(), *network.named_buffers()):
-                value.copy_(source[name])
         numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
         tensors = load_file(path / _STATE)
+        with torch.no_grad():
+            for name, value in adapted.items():
+                value.copy_(tensors[name])
+            if loaded is not None:
+                source = dict(loaded.named_parameters()) | dict(loaded.named_buffers())
+                for name, value in (*network.named_parameters(), *network.named_buffers()):
+                    put(value, source[name])
         for name, optimizer in optimizers.items():
             _restore(optimizer, tensors, numbers["optimizers"][name], name)
         for name, value in _averaged(average).items():
@@ -96,6 +112,14 @@ def load_step(
             f"training checkpoint {path} cannot be read ({error}); remove it to resume from the one before"
         ) from error
     return numbers
+
+
+def _adapted(network: WorldNetwork) -> dict[str, torch.Tensor]:
+    """What is trained of a network with adapters, not copied; nothing of a network without."""
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    if not any("lora_" in name for name in trained):
+        return {}
+    return {f"adapted.{name}": value.detach() for name, value in trained.items()}
 
 
 def _averaged(average: AveragedModel | None) -> dict[str, torch.Tensor]:
@@ -116,7 +140,7 @@ def _flatten(optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, to
         for index, entries in state.items():
             for key, value in entries.items():
                 if isinstance(value, torch.Tensor):
-                    tensors[f"{name}.{index}.{key}"] = value.contiguous()
+                    tensors[f"{name}.{index}.{key}"] = whole(value).contiguous()
                 else:
                     rest[name][f"{index}.{key}"] = value
     return tensors, rest
@@ -126,10 +150,12 @@ def _restore(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict[str, Any], name: str
 ) -> None:
     state: dict[int, dict[str, Any]] = {}
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     for key, value in tensors.items():
         if key.startswith(f"{name}."):
             _, index, entry = key.split(".", 2)
-            state.setdefault(int(index), {})[entry] = value
+            parameter = parameters[int(index)]
+            state.setdefault(int(index), {})[entry] = like(value, parameter) if value.dim() else value
     for key, value in rest.items():
         index, entry = key.split(".", 1)
         state.setdefault(int(index), {})[entry] = value

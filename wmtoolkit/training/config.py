@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.training.scale import ScaleConfig
 from wmtoolkit.world import masks
 from wmtoolkit.world.config import WorldConfig
 
@@ -230,6 +231,7 @@ class Config:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
@@ -238,6 +240,10 @@ class Config:
                 f"the config is of version {self.version}, this toolkit reads version {VERSION}; "
                 "use the toolkit that wrote it, or write the config anew"
             )
+        if self.training.ema and (self.scale.sharded or self.scale.lora_rank):
+            raise UserError("training.ema must be 0 with scale.sharding=fsdp2 and with scale.lora_rank")
+        if self.scale.frozen_weights == "bf16" and self.training.mixed_precision == "float32":
+            raise UserError("scale.frozen_weights=bf16 needs training.mixed_precision auto or bf16")
 
 
 def packaged_configs() -> list[str]:

@@ -31,6 +31,8 @@ from wmtoolkit.training.curriculum import curriculum
 from wmtoolkit.training.log import Log, Throughput, check_trackers
 from wmtoolkit.training.objective import KINDS, MaskedReconstruction, Weights, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, moving_average, schedule
+from wmtoolkit.training.scale import lay_out, plain, rest, whole
+from wmtoolkit.training.start import starting_network
 from wmtoolkit.world import checkpoint, masks, windows
 from wmtoolkit.world.batching import Batch
 from wmtoolkit.world.likelihood import target_log_probs
@@ -88,11 +90,10 @@ def train(
     frames = windows.Frames.from_store(store)
     validation = windows.Frames.from_store(open_store(paths, "validation"))
     torch.manual_seed(config.training.seed)
-    network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
-    if init is not None:
-        _start_from(network, init)
+    found = step_folders(out / "checkpoints") if resume else []
+    network, init = starting_network(config, init, found[-1] if found else None)
+    lay_out(network, config.scale, accelerator.device, accelerator.mixed_precision == "bf16", init)
     module = MaskedReconstruction(network)
-    network.to(accelerator.device)
     network.bf16_inference = accelerator.mixed_precision == "bf16"
     average = moving_average(network, config.training.ema) if config.training.ema else None
     judged = network if average is None else cast(WorldNetwork, average.module)  # what is validated and kept
@@ -101,9 +102,9 @@ def train(
     optimizers = make_optimizers(network, config)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     numbers: dict[str, Any] = {"step": 0, "best": math.inf, "seconds": 0.0, "without_gain": 0}
-    if resume and (found := step_folders(out / "checkpoints")):
+    if found:
         numbers = load_step(found[-1], network, optimizers, average)
-    wrapped = accelerator.prepare(module)
+    wrapped = module if config.scale.sharded else accelerator.prepare(module)
     facts = {"levels": sorted(store.level_ids), "data": store.fingerprint, "config": config.name}
     log = Log(accelerator, out, config, int(numbers["step"]))
     low_precision = accelerator.mixed_precision == "bf16"
@@ -112,18 +113,21 @@ def train(
     steps, began = config.training.steps, time.perf_counter()
 
     def save(step: int) -> None:
-        """Validate and write a checkpoint; the main process's work."""
+        """Validate and write a checkpoint: the main process's work, with which all help where weights are sharded."""
         seconds = spent + time.perf_counter() - began
         value = validation_nll(judged, validation, config.training.validation_windows)
+        rest(network)
         log.write(step, {"validation_nll_per_step": value, "seconds": seconds})
         improved = value <= numbers["best"]
         numbers["without_gain"] = 0 if improved else numbers["without_gain"] + 1
         numbers["best"] = min(numbers["best"], value)
         state = {"best": numbers["best"], "seconds": seconds, "without_gain": numbers["without_gain"]}
+        state["init"] = None if init is None else str(init.resolve())
         (out / "checkpoints").mkdir(exist_ok=True)
-        save_step(out / "checkpoints", step, network, optimizers, average, state, facts, keep=config.training.keep_last)
-        if improved:
-            checkpoint.save(judged, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
+        keep = config.training.keep_last
+        save_step(out / "checkpoints", step, network, optimizers, average, state, facts, keep=keep, main=main)
+        if improved and (best := plain(judged, main)) is not None:
+            checkpoint.save(best, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
 
     done = int(numbers["step"])
     with _interruptible() as interrupted, progress("train", steps, done) as bar:
@@ -132,7 +136,7 @@ def train(
             factor = schedule(options.schedule, step, steps, options.warmup, options.decay)
             for name, optimizer in optimizers.items():
                 optimizer.param_groups[0]["lr"] = rates[name] * factor
-            batch = draw_batch(frames, make_sampler(config, step), config.world, options.seed, step)
+            batch = draw_batch(frames, make_sampler(config, step), network.world, options.seed, step)
             weights = weigh(batch, config.loss)
             if weights.total == 0:
                 raise UserError(
@@ -141,7 +145,7 @@ def train(
                 )
             speed.add(batch)
             loss, parts = _backward(accelerator, wrapped, batch, weights, options.accumulation)
-            norm = accelerator.clip_grad_norm_(network.parameters(), options.gradient_clip)
+            norm = whole(accelerator.clip_grad_norm_(network.parameters(), options.gradient_clip))
             if not (torch.isfinite(loss) and torch.isfinite(torch.as_tensor(norm))):
                 raise UserError(_not_finite(out, config, step, batch))
             for optimizer in optimizers.values():
@@ -158,7 +162,7 @@ def train(
             bar.advance()
             stop = accelerator.reduce(torch.tensor(float(interrupted())), "max").item() > 0
             if done % options.checkpoint_every == 0 or done == steps or stop:
-                if main:
+                if main or config.scale.sharded:
                     save(done)
                 accelerator.wait_for_everyone()
                 patient = numbers["without_gain"] < options.patience or not options.patience
@@ -236,7 +240,11 @@ def make_sampler(config: Config, step: int = 0) -> Sampler:
 
 
 def make_optimizers(network: WorldNetwork, config: Config) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for everything else."""
+    """Muon for the hidden matrices, AdamW for everything else; or AdamW alone."""
+    if config.scale.optimizer == "adamw":
+        trained = [value for value in network.parameters() if value.requires_grad]
+        options = config.training
+        return {"adamw": torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)}
     matrices = list(hidden_matrices(network))
     taken = {id(source) for source, _ in matrices}
     rest = [value for value in network.parameters() if value.requires_grad and id(value) not in taken]
@@ -305,16 +313,6 @@ def _claim(out: Path, config: Config, document: dict[str, Any], resume: bool) ->
         write_json(record, document)
         write_json(out / "versions.json", {"versions": versions(), "git": git_commit()})
     write_config(config, out / "config.yaml")
-
-
-def _start_from(network: WorldNetwork, init: Path) -> None:
-    """Copy a checkpoint's weights; its architecture and front-end must be the config's."""
-    loaded, _ = checkpoint.load(init)
-    source = loaded.state_dict()
-    for name, value in network.state_dict().items():
-        if name not in source or source[name].shape != value.shape:
-            raise UserError(f"--init {init}: {name} does not fit the config's model")
-    network.load_state_dict(source)
 
 
 def _gathered(accelerator: Accelerator, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> dict[str, float]:

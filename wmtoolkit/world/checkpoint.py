@@ -71,8 +71,13 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[WorldNetwork, dict[str, Any]]:
+def load(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[WorldNetwork, dict[str, Any]]:
     """Read a checkpoint folder back, in evaluation mode, with the document of its ``world.json``.
+
+    Args:
+        dtype: of LLaDA2's weights; the front-end's stay float32.
 
     Raises:
         UserError: if the folder is missing, not a world model's, of another version or vocabulary, or damaged.
@@ -86,7 +91,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[WorldNetwork, 
     if (path / _MANIFEST).exists() or not isinstance(world, TextWorldConfig):  # dFactory writes none
         _verify(path)
     try:
-        network = WorldNetwork(LLaDA2MoeForCausalLM.from_pretrained(path, dtype=torch.float32), world)
+        network = WorldNetwork(LLaDA2MoeForCausalLM.from_pretrained(path, dtype=dtype), world)
         if isinstance(world, TextWorldConfig) and not (path / _FRONT).exists():
             front = {"input_rows": network.input_rows.detach(), "output_rows": network.output_rows.detach()}
         else:

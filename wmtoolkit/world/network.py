@@ -59,8 +59,8 @@ class WorldNetwork(nn.Module):
             self.register_buffer("_rows", torch.from_numpy(world.text.rows), persistent=False)
             self.register_buffer("_new", torch.from_numpy(world.text.new), persistent=False)
             own = self._rows[self._new]
-            self.input_rows = nn.Parameter(self._plain_input.detach()[own].clone())
-            self.output_rows = nn.Parameter(self._plain_output.detach()[own].clone())
+            self.input_rows = nn.Parameter(self._plain_input.detach()[own].float())
+            self.output_rows = nn.Parameter(self._plain_output.detach()[own].float())
         if world.compositional or isinstance(world, TextWorldConfig):
             self._plain_input.requires_grad_(False)
             self._plain_output.requires_grad_(False)
@@ -100,7 +100,7 @@ class WorldNetwork(nn.Module):
         if self.world.compositional:
             return self.composition @ self.input_rows
         if isinstance(self.world, TextWorldConfig):
-            return self._plain_input[self._rows].index_copy(0, self._new, self.input_rows)
+            return self._plain_input[self._rows].to(self.input_rows.dtype).index_copy(0, self._new, self.input_rows)
         return self._plain_input
 
     def output_table(self) -> torch.Tensor:
@@ -111,7 +111,7 @@ class WorldNetwork(nn.Module):
                 table = table.index_add(0, self.completions.to(table.device), self.cell_rows.to(table.dtype))
             return table
         if isinstance(self.world, TextWorldConfig):
-            return self._plain_output[self._rows].index_copy(0, self._new, self.output_rows)
+            return self._plain_output[self._rows].to(self.output_rows.dtype).index_copy(0, self._new, self.output_rows)
         return self._plain_output
 
     @property
@@ -129,8 +129,9 @@ class WorldNetwork(nn.Module):
             self._plain_input.copy_(self.input_table())
             self._plain_output.copy_(self.output_table())
         elif isinstance(self.world, TextWorldConfig):
-            self._plain_input[self._rows[self._new]] = self.input_rows
-            self._plain_output[self._rows[self._new]] = self.output_rows
+            own = self._rows[self._new]
+            self._plain_input[own] = self.input_rows.to(self._plain_input.dtype)
+            self._plain_output[own] = self.output_rows.to(self._plain_output.dtype)
 
     def embed(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, S, H) and rotary positions: (3, B, S), or (B, S) as if all blocks lay end to end."""
@@ -159,7 +160,7 @@ class WorldNetwork(nn.Module):
             self.device.type, torch.bfloat16, enabled=fast or torch.is_autocast_enabled(self.device.type)
         ):
             return self.llada2.model(
-                inputs_embeds=embedded,
+                inputs_embeds=embedded.to(self._plain_input.dtype),
                 attention_mask=attention_mask,
                 position_ids=positions,
                 past_key_values=past_key_values,

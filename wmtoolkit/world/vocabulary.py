@@ -1,6 +1,6 @@
 """The world's tokens in the vocabulary of a text LLaDA2.
 
-A text model keeps its rows: missions are spelled in the tokens of its own tokenizer, and what is hidden is its own mask.
+A text model keeps its rows: missions are spelled in the tokens of its own tokenizer, what is hidden is its own mask.
 The world's other tokens get new rows behind its last one (``growth.grow`` writes them).
 """
 
