@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,27 @@ class FidelityPlan:
     """Each agent plays each level for real and in imagination, from the same first observations.
 
     Attributes:
+        checkpoints: further checkpoints whose imagination, and whose agents, are compared too.
         episodes: of each, episode i takes level seed ``seed + i``.
         branches: episodes of each level in which imagination goes on alone; horizon: for so many steps.
     """
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("policy")])
+    checkpoints: list[str] = field(default_factory=list)
     episodes: int = 50
     branches: int = 64
     horizon: int = 64
     seed: int = FIRST_SEED
+
+
+def players(plan: FidelityPlan, player: Player) -> dict[str, Player]:
+    """The checkpoint under test, and the further ones by the names of their folders."""
+    return {"": player, **{_name(Path(path)): Player(Path(path)) for path in plan.checkpoints}}
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "checkpoint" else path.name
 
 
 def pairs(plan: FidelityPlan) -> Iterator[tuple[Condition, Condition]]:
@@ -53,13 +65,15 @@ def _drift_unit(plan: FidelityPlan, player: Player, level: str) -> dict[str, Any
 
 
 def units(plan: FidelityPlan, player: Player) -> Iterator[dict[str, Any]]:
-    """Every drift and every episode of the plan."""
+    """Every drift and every episode of the plan; what does not depend on the checkpoint comes once."""
     for level in plan.levels:
         yield _drift_unit(plan, player, level)
-    for pair in pairs(plan):
-        for condition in pair:
-            for seed in player.seeds(condition.level, plan.seed, plan.episodes):
-                yield player.unit(condition, seed)
+    for own in players(plan, player).values():
+        for pair in pairs(plan):
+            for condition in pair:
+                if own is player or own.uses_model(condition):
+                    for seed in own.seeds(condition.level, plan.seed, plan.episodes):
+                        yield own.unit(condition, seed)
 
 
 def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
@@ -72,9 +86,11 @@ def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
         ledger.do(_drift_unit(plan, player, level), work)
         bar.advance(info=f"{level}: drift")
-    for pair in pairs(plan):
-        for condition in pair:
-            player.play(condition, player.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
+    for own in players(plan, player).values():
+        for pair in pairs(plan):
+            for condition in pair:
+                if own is player or own.uses_model(condition):
+                    own.play(condition, own.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
 
 
 def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -88,13 +104,15 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
         rows += [{"table": "drift", "level": level, **step} for step in values["steps"]]
         rows.append({"table": "divergence", "level": level, **values["divergence"]})
     points = []
-    for real, imagined in pairs(plan):
-        seeds = player.seeds(real.level, plan.seed, plan.episodes)
-        found = [summary(episodes(player, condition, seeds, ledger)) for condition in (real, imagined)]
-        row: dict[str, Any] = {"table": "fidelity", "level": real.level, "agent": real.agent.name}
-        for name, part in zip(("real", "imagined"), found, strict=True):
+    everyone = [(name, own, pair) for name, own in players(plan, player).items() for pair in pairs(plan)]
+    for checkpoint, own, (real, imagined) in everyone:
+        seeds = own.seeds(real.level, plan.seed, plan.episodes)
+        found = [summary(episodes(own, condition, seeds, ledger)) for condition in (real, imagined)]
+        name = f"{real.agent.name}, {checkpoint}" if checkpoint else real.agent.name
+        row: dict[str, Any] = {"table": "fidelity", "level": real.level, "agent": name}
+        for side, part in zip(("real", "imagined"), found, strict=True):
             row |= {
-                f"{name}_{key}": part.get(key)
+                f"{side}_{key}": part.get(key)
                 for key in ("n", "success_rate", "success_rate_low", "success_rate_high", "error")
             }
         rows.append(row)
@@ -108,10 +126,10 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
         gap = np.abs(np.array(real_rates) - np.array(imagined_rates))
         metrics["fidelity_gap"] = {"value": float(gap.mean()), "ci95": None, "n": len(gap)}
     for level in plan.levels:
-        own = [row for row in points if row["level"] == level]
-        if len(own) > 2:
-            found = correlation(
-                *([row[f"{name}_success_rate"] for row in own] for name in ("imagined", "real")), "spearman"
+        there = [row for row in points if row["level"] == level]
+        if len(there) > 2:
+            ranks = correlation(
+                *([row[f"{name}_success_rate"] for row in there] for name in ("imagined", "real")), "spearman"
             )
-            rows.append({"table": "ranking", "level": level, "agents": len(own), "spearman": found["value"]})
+            rows.append({"table": "ranking", "level": level, "agents": len(there), "spearman": ranks["value"]})
     return metrics, rows

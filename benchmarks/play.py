@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.agents.registry import needs
+from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec
 from wmtoolkit.benchmarks.rollouts import run_episode
@@ -25,6 +27,8 @@ from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
 from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
+
+CLONING = "cloning:"
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,18 @@ class Player:
 
     def __init__(self, checkpoint: Path | None = None) -> None:
         self.checkpoint = checkpoint
-        self._model: AnyOrderWorldModel | None = None
 
-    @property
+    @cached_property
     def model(self) -> AnyOrderWorldModel:
         """The world model."""
-        if self._model is None:
-            self._model = AnyOrderWorldModel.from_pretrained(self.checkpoint)
-        return self._model
+        return AnyOrderWorldModel.from_pretrained(self.checkpoint)
 
-    @property
+    @cached_property
+    def train_seeds(self) -> Mapping[str, Any]:
+        """Ranges of level seeds that the checkpoint was trained on, by level, as far as is recorded."""
+        return (training_record(self.model) or {"train_seeds": {}})["train_seeds"]
+
+    @cached_property
     def identity(self) -> dict[str, str]:
         """Path and hash of the checkpoint."""
         assert self.model.path is not None
@@ -71,7 +77,9 @@ class Player:
 
     def uses_model(self, condition: Condition) -> bool:
         """Whether the condition's outcome depends on the checkpoint."""
-        return condition.imagined or condition.belief or "world_model" in needs(condition.agent.agent)
+        name = condition.agent.agent
+        acts_by_it = not name.startswith(CLONING) and "world_model" in needs(name)
+        return condition.imagined or condition.belief or acts_by_it
 
     def unit(self, condition: Condition, seed: int) -> dict[str, Any]:
         """What names an episode in a ledger; it holds the checkpoint's hash where that matters."""
@@ -106,9 +114,12 @@ class Player:
             ledger.fail(todo[0][1], error)
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
-        """The condition's agent, for its environment."""
+        """The condition's agent, for its environment: by name, or ``cloning:FILE`` of the baselines."""
+        name = condition.agent.agent
+        if name.startswith(CLONING):
+            return CloningAgent(load_cloning(Path(name.removeprefix(CLONING))), **condition.agent.settings)
         model = self.model if self.uses_model(condition) else None
-        return make_agent(condition.agent.agent, world_model=model, env=env, **condition.agent.settings)
+        return make_agent(name, world_model=model, env=env, **condition.agent.settings)
 
     @contextlib.contextmanager
     def environment(self, condition: Condition) -> Iterator[gymnasium.Env]:
@@ -131,8 +142,7 @@ class Player:
 
     def seeds(self, level: str, first: int, count: int) -> list[int]:
         """``count`` level seeds from ``first`` on, without those that the checkpoint was trained on."""
-        record = training_record(self.model) or {"train_seeds": {}}
-        trained = record["train_seeds"].get(level, [])
+        trained = self.train_seeds.get(level, [])
         return [seed for seed in range(first, first + count) if not in_ranges(seed, trained)]
 
 

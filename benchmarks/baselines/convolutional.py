@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from wmtoolkit.agents.protocol import Observation
+from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.prediction import StepPredictions
 from wmtoolkit.training.config import LossConfig
 from wmtoolkit.world import grid, windows
@@ -153,6 +157,26 @@ def cloned_actions(network: CloningNetwork, frames: windows.Frames, target: np.n
         for low in range(0, len(target), _CHUNK)
     ]
     return np.concatenate(parts)
+
+
+def save_cloning(network: CloningNetwork, path: Path) -> None:
+    """Write a network's weights as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), path)
+
+
+def load_cloning(path: Path) -> CloningNetwork:
+    """Read ``save_cloning``'s file.
+
+    Raises:
+        UserError: it is not there, or no such network's.
+    """
+    network = CloningNetwork()
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path} is no network of behaviour cloning ({' '.join(str(error).split())[:120]})") from None
+    return network.eval()
 
 
 class CloningAgent:

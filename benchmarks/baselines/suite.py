@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wmtoolkit.benchmarks.baselines import fitting, measure
-from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent
+from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_cloning
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
@@ -119,6 +119,8 @@ def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Con
             cloned = fitting.fit_cloning(config, frames)
             predictor, parameters = measure.cloning(cloned), _count(cloned)
             agent = lambda: CloningAgent(cloned)  # noqa: E731
+            # for other suites, as the agent ``cloning:FILE``
+            save_cloning(cloned, ledger.folder / "models" / f"cloning-{seed}.safetensors")
     seconds = time.perf_counter() - started
     values: dict[str, Any] = {"parameters": parameters, "training_seconds": seconds}
     values["metrics"] = measure.measure(predictor, parts, plan.samples)

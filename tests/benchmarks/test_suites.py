@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wmtoolkit.benchmarks import blind_prediction, drift, trainings
+from wmtoolkit.benchmarks.baselines import convolutional
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
@@ -136,6 +137,22 @@ def test_seeds_that_were_trained_on_are_left_out(world_model, tmp_path):
     assert "2 of 4 seeds were trained on" in row["note"]
 
 
+def test_a_cloned_network_plays_from_its_file(checkpoint, tmp_path):
+    network = convolutional.CloningNetwork()
+    convolutional.save_cloning(network, tmp_path / "models" / "a.safetensors")
+    player = Player(checkpoint)
+    condition = Condition(LEVEL, AgentSpec(f"cloning:{tmp_path / 'models' / 'a.safetensors'}"))
+    assert not player.uses_model(condition)
+    with player.environment(condition) as env:
+        observation, _ = env.reset(seed=0)
+        expected = convolutional.CloningAgent(network.eval()).act(observation)
+        assert player.agent(condition, env).act(observation) == expected
+    (tmp_path / "b.safetensors").write_bytes(b"no")
+    for wrong in ("b.safetensors", "nowhere.safetensors"):
+        with pytest.raises(UserError, match="is no network of behaviour cloning"):
+            convolutional.load_cloning(tmp_path / wrong)
+
+
 def test_conditions_reach_the_agent(checkpoint):
     player = Player(checkpoint)
     spec = AgentSpec("random")
@@ -195,6 +212,11 @@ def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint):
     assert [row["agent"] for row in rows] == ["random", "policy", "p2"]
     assert all(row["real_n"] == row["imagined_n"] == 3 for row in rows)
     assert document["metrics"]["fidelity_pearson"]["n"] == 3
+    # A further checkpoint adds its points; random, which does not depend on it, plays for real only once.
+    plan.write_text(plan.read_text() + f"\ncheckpoints: [{checkpoint}]")
+    other = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    assert other["metrics"]["fidelity_pearson"]["n"] == 6
+    assert other["units"]["planned"] == document["units"]["planned"] + 3 * 3 + 2 * 3
     steps = [row for row in document["rows"] if row["table"] == "drift"]
     assert [row["horizon"] for row in steps] == list(range(1, len(steps) + 1))
     assert steps[0]["n"] == 6
