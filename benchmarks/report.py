@@ -335,5 +335,5 @@ def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
             tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
     if "fidelity_pearson" in documents.get("bench fidelity", {}).get("metrics", {}):
         value = documents["bench fidelity"]["metrics"]["fidelity_pearson"]["value"]
-        tiles.append(("imagined against real success (Pearson)", f"{value:.3f}"))
+        tiles.append(("imagined against real success (Pearson)", number(value)))
     return tiles

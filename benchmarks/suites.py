@@ -12,6 +12,7 @@ from wmtoolkit.benchmarks import plans
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.play import Player
 from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.speed import speed
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
@@ -172,5 +173,5 @@ def text(document: Mapping[str, Any]) -> str:
     for name, entry in document["metrics"].items():
         interval = "" if entry["ci95"] is None else f"  ({entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f})"
         if "/" not in name or document["command"] != "bench prediction":
-            lines.append(f"  {name:<44}{entry['value']:>10.4f}{interval}")
+            lines.append(f"  {name:<44}{number(entry['value']):>10}{interval}")
     return "\n".join(lines)

@@ -70,7 +70,7 @@ def retention(clear: np.ndarray, disturbed: np.ndarray, seed: int = 0) -> dict[s
 
 
 def correlation(x: Sequence[float], y: Sequence[float], kind: str = "pearson", seed: int = 0) -> dict[str, Any]:
-    """Pearson's or Spearman's coefficient of points; NaN where one side does not vary."""
+    """Pearson's or Spearman's coefficient of points; None where one side does not vary."""
     measure = {"pearson": pearsonr, "spearman": spearmanr}[kind]
     points = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1)
 
@@ -86,7 +86,7 @@ def correlation(x: Sequence[float], y: Sequence[float], kind: str = "pearson", s
 def _entry(
     strata: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndarray]], float], seed: int
 ) -> dict[str, Any]:
-    """Value, percentile interval of the stratified bootstrap (None where it is not defined), and n."""
+    """Value and percentile interval of the stratified bootstrap, None where they are not defined, and n."""
     rng = np.random.default_rng(seed)
     strata = [np.asarray(part, dtype=np.float64) for part in strata]
     value = statistic(strata)
@@ -95,4 +95,4 @@ def _entry(
     )
     found = found[~np.isnan(found)]
     interval = None if np.isnan(value) or not len(found) else [float(end) for end in np.quantile(found, [0.025, 0.975])]
-    return {"value": value, "ci95": interval, "n": sum(len(part) for part in strata)}
+    return {"value": None if np.isnan(value) else value, "ci95": interval, "n": sum(len(part) for part in strata)}

@@ -155,7 +155,7 @@ def _act(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.rando
 
 
 def _end(model: AnyOrderWorldModel, part: HeldOut, budget: Budget, rng: np.random.Generator, found: Measured) -> None:
-    steps = outcome_steps(part.frames, max(1, budget.samples // 10), max(1, budget.samples // 5), rng)
+    steps = outcome_steps(part.frames, max(1, budget.samples // 8), max(1, budget.samples // 2), rng)
     found.outcomes = grounded_outcomes(model, part.frames, steps)
     found.scores |= found.outcomes[1]
 

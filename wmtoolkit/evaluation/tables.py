@@ -38,7 +38,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         _section(
             "Prediction on held-out episodes (95 % interval)",
             ["level", *SCORES.values()],
-            [[row["level"], *(cell(row, name) for name in SCORES)] for row in model],
+            [[_short(row["level"]), *(cell(row, name) for name in SCORES)] for row in model],
             wide=True,
         )
     )
@@ -46,7 +46,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     last = model[-1]["level"]
     parts.append(
         _section(
-            f"Beside the baselines, {'all levels' if len(model) > 1 else last}",
+            f"Beside the baselines, {'all levels' if len(model) > 1 else _short(last)}",
             ["", *predictors],
             [[SCORES[name], *(_number(row.get(name)) for row in levels if row["level"] == last)] for name in compared],
         )
@@ -66,7 +66,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         _section(
             "Outcome, by the number of true frames before it in the window",
             ["level", "frames", "precision", "recall", "F1", "P(success) at successes", "mission swapped"],
-            [[row["level"], str(row["position"]), *(cell(row, name) for name in columns)] for row in outcomes],
+            [[_short(row["level"]), str(row["position"]), *(cell(row, name) for name in columns)] for row in outcomes],
         )
     )
     completion = [row for row in rows if row["table"] == "completion" and row["level"] == last]
@@ -78,7 +78,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             lines.append([f"{masking}, {label}", *(_number(found[ratio].get(name)) for ratio in ratios)])
     parts.append(
         _section(
-            f"Completion by mask ratio, {'all levels' if len(model) > 1 else last}",
+            f"Completion by mask ratio, {'all levels' if len(model) > 1 else _short(last)}",
             ["", *(str(ratio) for ratio in ratios)],
             lines,
         )
@@ -94,6 +94,11 @@ def cell(row: Mapping[str, Any], name: str) -> str:
     return f"{_number(row[name])} ({_number(row[f'{name}_low'])}-{_number(row[f'{name}_high'])})"
 
 
+def _short(level: str) -> str:
+    """A level's name without its family and version."""
+    return level.removeprefix("BabyAI-").removeprefix("MiniGrid-").replace("-v0", "")
+
+
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
@@ -105,7 +110,7 @@ def _pivot(title: str, rows: Sequence[Mapping[str, Any]], key: str, names: Seque
     lines = []
     for level in dict.fromkeys(row["level"] for row in rows):
         found = {row[key]: row for row in rows if row["level"] == level}
-        lines.append([level, *(cell(found.get(name, {}), metric) for name in names)])
+        lines.append([_short(level), *(cell(found.get(name, {}), metric) for name in names)])
     return _section(title, ["level", *names], lines)
 
 
