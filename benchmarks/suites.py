@@ -17,6 +17,7 @@ from wmtoolkit.benchmarks.speed import speed
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
+from wmtoolkit.world.model import AnyOrderWorldModel
 
 TRAINING = "trainings"
 TRAINED = ("efficiency", "ablation", "baselines")
@@ -103,6 +104,7 @@ def run_all(
     Returns:
         ``suites``, the missing units of each; ``failed``; ``report``; and ``text``.
     """
+    AnyOrderWorldModel.from_pretrained(checkpoint)  # one that cannot be read is told before any work
     failed: dict[str, str] = {}
     missing: dict[str, int] = {}
     for suite in SUITES:

@@ -172,3 +172,8 @@ def test_the_bench_command(checkpoint: Path, tmp_path: Path) -> None:
         main, ["bench", "all", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "x")]
     )
     assert wrong.exit_code == 2
+    wrong = CliRunner().invoke(
+        main, ["bench", "all", "--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path / "x")]
+    )
+    assert wrong.exit_code == 1
+    assert "no checkpoint folder" in wrong.stderr
