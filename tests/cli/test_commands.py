@@ -43,7 +43,7 @@ def test_every_command_teaches(name: str) -> None:
         (("rollout", "--agent", "random", "--level", "BabyAI-GoToNowhere-v0"), "BabyAI-GoToNowhere-v0"),
         (("rollout", "--agent", "clairvoyant"), "clairvoyant"),
         (("rollout", "--agent", "policy", "--checkpoint", "no-such-folder"), "no-such-folder"),
-        (("evaluate", "--data", "no-such-data"), "no packaged checkpoint"),
+        (("evaluate", "--data", "no-such-data"), "no-such-data"),
         (("train", "--config", "no-such-config"), "no-such-config"),
         (("train", "--config", "tiny", "--set", "training.stps=1"), "did you mean steps"),
     ],
