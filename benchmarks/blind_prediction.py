@@ -62,8 +62,8 @@ def predict_blindly(
         ("known_cell_accuracy", Tally.of("share", right[steps.known], owner[steps.known])),
         ("known_frame_exact", Tally.of("share", (right | ~steps.known).all(axis=1), episode)),
     ):
-        low, high = tally.interval()
-        row |= {name: tally.value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": int(tally.count.sum())}
+        ends = tally.interval()
+        row |= {name: tally.value, f"{name}_low": ends[0], f"{name}_high": ends[1], f"{name}_n": int(tally.count.sum())}
     return row
 
 

@@ -128,8 +128,9 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
     for level in plan.levels:
         there = [row for row in points if row["level"] == level]
         if len(there) > 2:
-            ranks = correlation(
-                *([row[f"{name}_success_rate"] for row in there] for name in ("imagined", "real")), "spearman"
+            imagined_there, real_there = (
+                [row[f"{side}_success_rate"] for row in there] for side in ("imagined", "real")
             )
+            ranks = correlation(imagined_there, real_there, "spearman")
             rows.append({"table": "ranking", "level": level, "agents": len(there), "spearman": ranks["value"]})
     return metrics, rows

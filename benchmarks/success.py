@@ -88,6 +88,6 @@ def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str,
                 np.concatenate([successes[ours][level] for level in shared]),
                 np.concatenate([successes[theirs][level] for level in shared]),
             )
-            row = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
-            rows.append(row | flat("probability", better) | flat("success_difference", gain))
+            pair: dict[str, Any] = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
+            rows.append(pair | flat("probability", better) | flat("success_difference", gain))
     return metrics, rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
@@ -59,8 +61,21 @@ def _runs(plan: TrainingsPlan) -> Iterator[tuple[Variant, int, Config]]:
     """Every run; seeds outside, so that an interrupted suite has all variants with fewer seeds."""
     for seed in plan.seeds:
         for variant in plan.variants:
-            changes = [*plan.set, *variant.set, f"training.seed={seed}", "logging.trackers=[]"]
-            yield variant, seed, load_config(variant.config, changes)
+            yield variant, seed, load_config(variant.config, _changes(plan, variant, seed))
+
+
+def _changes(plan: TrainingsPlan, variant: Variant, seed: int) -> list[str]:
+    return [*plan.set, *variant.set, f"training.seed={seed}", "logging.trackers=[]"]
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def trained_parameters(network: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(value.numel() for value in network.parameters() if value.requires_grad)
 
 
 def _unit(plan: TrainingsPlan, variant: Variant, seed: int, config: Config) -> dict[str, Any]:
@@ -88,11 +103,12 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
     for variant, seed, config in _runs(plan):
         unit = _unit(plan, variant, seed, config)
 
-        def work(variant: Variant = variant, config: Config = config, unit: dict[str, Any] = unit) -> dict[str, Any]:
-            out = ledger.folder / "runs" / f"{variant.name}-{unit['training_seed']}-{unit['config'][:8]}"
-            changes = [*plan.set, *variant.set, f"training.seed={unit['training_seed']}", "logging.trackers=[]"]
+        def work(
+            variant: Variant = variant, seed: int = seed, config: Config = config, unit: dict[str, Any] = unit
+        ) -> dict[str, Any]:
+            out = ledger.folder / "runs" / slug(f"{variant.name}-{seed}-{unit['config'][:8]}")
             data = own_data(config, ledger.folder.parent / "data")
-            result = train_apart(variant.config, changes, data, out)
+            result = train_apart(variant.config, _changes(plan, variant, seed), data, out)
             return {**result, **_measured(plan, levels, out / "checkpoint", ledger)}
 
         ledger.do(unit, work)
@@ -168,8 +184,7 @@ def _measured(plan: TrainingsPlan, levels: Sequence[str], checkpoint: Path, ledg
                 acting = player.agent(condition, env)
                 played += [asdict(run_episode(acting, env, plan.seed + index)) for index in range(plan.episodes)]
         found[f"play/{agent.name}"] = summary(played)
-    parameters = sum(value.numel() for value in player.model.network.parameters() if value.requires_grad)
-    return {**found, "parameters": parameters, "checkpoint": player.identity["sha256"]}
+    return {**found, "parameters": trained_parameters(player.model.network), "checkpoint": player.identity["sha256"]}
 
 
 def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:

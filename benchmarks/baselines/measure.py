@@ -165,7 +165,7 @@ def measure(predictor: Predictor, parts: Sequence[HeldOut], samples: int, seed: 
 
 
 def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.Generator) -> dict[str, Tally]:
-    frames, found = part.frames, {}
+    frames, found = part.frames, dict[str, Tally]()
     target, evenly = draw_steps(frames, samples, max(1, samples // 5), rng)
     ends = outcome_steps(frames, max(1, samples // 5), max(1, samples // 2), rng)
     prior = None if part.training is None else CellPrior.fit(part.training, 4 * samples, rng)

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import gymnasium
 import numpy as np
+from torch import nn
 
+from wmtoolkit.agents import Agent
 from wmtoolkit.benchmarks.baselines import fitting, measure
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_cloning
+from wmtoolkit.benchmarks.baselines.measure import Predictor
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
-from wmtoolkit.benchmarks.trainings import mean_over_seeds, own_data, train_apart
+from wmtoolkit.benchmarks.trainings import mean_over_seeds, own_data, slug, train_apart, trained_parameters
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import held_out_frames
 from wmtoolkit.evaluation.prediction import BASELINES
@@ -26,6 +30,8 @@ from wmtoolkit.progress import Bar
 from wmtoolkit.training.config import Config, load_config
 
 UNTRAINED = tuple(BASELINES)
+_COUNTED = 20_000
+"""Training steps that the empirical prior counts."""
 NAMES = ("any-order", *UNTRAINED, "empirical prior", "autoregressive", "fixed ratio", "convolutional", "cloning")
 
 
@@ -89,61 +95,59 @@ def run(plan: BaselinesPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
         bar.advance(info=unit["baseline"])
 
 
+@dataclass(frozen=True)
+class _Rival:
+    """A predictor with the network behind it, if it has one, and who acts by it, if anyone can."""
+
+    predictor: Predictor
+    network: nn.Module | None = None
+    agent: Callable[[Condition, gymnasium.Env], Agent] | None = None
+
+
 def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Config, ledger: Ledger) -> dict[str, Any]:
-    folder, name, seed = ledger.folder.parent / "data", unit["baseline"], unit["training_seed"]
-    data, levels = own_data(config, folder), config.data.levels
-    parts = [part for level in levels for part in held_out_frames([str(fresh_data(level, folder, seed=plan.seed))])]
+    folder, levels = ledger.folder.parent / "data", config.data.levels
+    data = own_data(config, folder)
+    fresh = [str(fresh_data(level, folder, seed=plan.seed)) for level in levels]
     started = time.perf_counter()
-    agent: Callable[[], Any] | None = None
-    player = Player(None)
-    parameters = 0
-    if name in ("any-order", "fixed ratio"):
-        out = ledger.folder / "runs" / f"{name.replace(' ', '-')}-{seed}-{unit['config'][:8]}"
-        train_apart(plan.fixed_ratio if name == "fixed ratio" else plan.config, _changes(plan, seed), data, out)
-        player = Player(out / "checkpoint")
-        predictor = measure.any_order(player.model)
-        parameters = _count(player.model.network)
-    elif name in UNTRAINED:
-        predictor = measure.untrained(name)
-    else:
-        frames = fitting.training_frames(data)
-        if name == "empirical prior":
-            predictor = measure.frequencies(frames, 20_000, np.random.default_rng(seed))
-        elif name == "autoregressive":
-            network = fitting.fit_autoregressive(config, frames)
-            predictor, parameters = measure.left_to_right(network), _count(network)
-        elif name == "convolutional":
-            stepping = fitting.fit_steps(config, frames)
-            predictor, parameters = measure.one_step(stepping), _count(stepping)
-        else:
-            cloned = fitting.fit_cloning(config, frames)
-            predictor, parameters = measure.cloning(cloned), _count(cloned)
-            agent = lambda: CloningAgent(cloned)  # noqa: E731
-            # for other suites, as the agent ``cloning:FILE``
-            save_cloning(cloned, ledger.folder / "models" / f"cloning-{seed}.safetensors")
-    seconds = time.perf_counter() - started
-    values: dict[str, Any] = {"parameters": parameters, "training_seconds": seconds}
-    values["metrics"] = measure.measure(predictor, parts, plan.samples)
-    if plan.episodes and (agent is not None or name in ("any-order", "fixed ratio")):
-        values["play"] = summary(_played(plan, levels, player, agent))
+    rival = _trained(plan, unit, config, data, ledger)
+    values: dict[str, Any] = {
+        "training_seconds": time.perf_counter() - started,
+        "parameters": 0 if rival.network is None else trained_parameters(rival.network),
+        "metrics": measure.measure(rival.predictor, held_out_frames(fresh), plan.samples),
+    }
+    if plan.episodes and rival.agent is not None:
+        played = []
+        for level in levels:
+            condition = Condition(level, AgentSpec("policy"))
+            with Player().environment(condition) as env:
+                agent = rival.agent(condition, env)
+                played += [asdict(run_episode(agent, env, plan.seed + index)) for index in range(plan.episodes)]
+        values["play"] = summary(played)
     return values
 
 
-def _played(
-    plan: BaselinesPlan, levels: list[str], player: Player, agent: Callable[[], Any] | None
-) -> list[dict[str, Any]]:
-    """Episodes of a policy on fresh levels: the given agent's, or the world model's own."""
-    found = []
-    for level in levels:
-        condition = Condition(level, AgentSpec("policy"))
-        with player.environment(condition) as env:
-            acting = agent() if agent is not None else player.agent(condition, env)
-            found += [asdict(run_episode(acting, env, plan.seed + index)) for index in range(plan.episodes)]
-    return found
-
-
-def _count(network: Any) -> int:
-    return sum(value.numel() for value in network.parameters() if value.requires_grad)
+def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: list[str], ledger: Ledger) -> _Rival:
+    name, seed = unit["baseline"], unit["training_seed"]
+    if name in ("any-order", "fixed ratio"):
+        out = ledger.folder / "runs" / slug(f"{name}-{seed}-{unit['config'][:8]}")
+        train_apart(plan.fixed_ratio if name == "fixed ratio" else plan.config, _changes(plan, seed), data, out)
+        player = Player(out / "checkpoint")
+        return _Rival(measure.any_order(player.model), player.model.network, player.agent)
+    if name in UNTRAINED:
+        return _Rival(measure.untrained(name))
+    frames = fitting.training_frames(data)
+    if name == "empirical prior":
+        return _Rival(measure.frequencies(frames, _COUNTED, np.random.default_rng(seed)))
+    if name == "autoregressive":
+        network = fitting.fit_autoregressive(config, frames)
+        return _Rival(measure.left_to_right(network), network)
+    if name == "convolutional":
+        stepping = fitting.fit_steps(config, frames)
+        return _Rival(measure.one_step(stepping), stepping)
+    cloned = fitting.fit_cloning(config, frames)
+    # other suites know it as the agent cloning:FILE
+    save_cloning(cloned, ledger.folder / "models" / f"cloning-{seed}.safetensors")
+    return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned))
 
 
 def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
