@@ -87,7 +87,8 @@ def lay_out(network: WorldNetwork, scale: ScaleConfig, device: torch.device, bf1
         UserError: if adapters are asked for and peft is not installed, or sharding without several processes' group.
     """
     if scale.activation_checkpointing:
-        network.llada2.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(network.llada2, "activation_checkpointing_enable", None)  # its name from Transformers 6 on
+        (enable or network.llada2.gradient_checkpointing_enable)({"use_reentrant": False})
     if scale.lora_rank:
         _add_adapters(network, scale)
     if not scale.sharded:
@@ -98,19 +99,23 @@ def lay_out(network: WorldNetwork, scale: ScaleConfig, device: torch.device, bf1
     on_meta = network.llada2.lm_head.weight.is_meta
     if not on_meta:
         network.to(device)
+    shard(network, device, bf16=bf16, offload=scale.offload)
+    if on_meta:
+        assert init is not None
+        _materialize(network, init, torch.device("cpu") if scale.offload else device, device)
+
+
+def shard(network: WorldNetwork, device: torch.device, *, bf16: bool = False, offload: bool = False) -> None:
+    """Leave each process of the group a part of every parameter: a layer is gathered when it is at work (FSDP2)."""
+    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else None
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (dist.get_world_size(),)),
-        "mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        if bf16
-        else MixedPrecisionPolicy(),
-        "offload_policy": CPUOffloadPolicy() if scale.offload else OffloadPolicy(),
+        "mp_policy": precision or MixedPrecisionPolicy(),
+        "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
     }
     for layer in network.llada2.model.layers:
         fully_shard(layer, **options)
     fully_shard(network, **options)
-    if on_meta:
-        assert init is not None
-        _materialize(network, init, torch.device("cpu") if scale.offload else device, device)
 
 
 def _add_adapters(network: WorldNetwork, scale: ScaleConfig) -> None:

@@ -71,7 +71,7 @@ class WorldNetwork(nn.Module):
         if world.egomotion:
             self.lost_row = rows(1)
         full = [tokenizer.cell_ids(np.array(cell)) for cell in np.ndindex(*ATTRIBUTES)]
-        self.completions = torch.tensor(np.array(full))
+        self.completions = torch.from_numpy(np.array(full))
         """Ids of the fully specified cells: the only possible targets of a cell."""
         if world.compositional and world.residual:
             self.cell_rows = nn.Parameter(torch.zeros(len(full), width))
