@@ -16,7 +16,7 @@ class WorldConfig:
     Attributes:
         compositional: a cell's embedding and output row are sums of an object, a colour and a state row.
         residual: with compositional, the output row of each full cell has a free part beside the sum. Without it colour
-            and state are predicted as if they did not depend on the object: half a ball and half a wall make a red wall.
+            and state are predicted as if they did not depend on the object: half a ball, half a wall make a red wall.
         slot_features: a learned embedding for each slot of a block.
         action_features: the action of a step is added to every token of its block.
         axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
