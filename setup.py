@@ -50,6 +50,7 @@ setup(
     extras_require={
         "sb3": ["stable-baselines3>=2.9,<3", "sb3-contrib>=2.9,<3"],
         "video": ["imageio-ffmpeg>=0.4"],
+        "lora": ["peft>=0.17"],
         "wandb": ["wandb>=0.20"],
         "dev": [
             "diffusers>=0.40",

@@ -124,13 +124,13 @@ def _add_adapters(network: WorldNetwork, scale: ScaleConfig) -> None:
     except ImportError:
         raise UserError("scale.lora_rank needs peft: pip install 'wmtoolkit[lora]'") from None
     trained = {name for name, value in network.named_parameters() if value.requires_grad and "." not in name}
-    options = LoraConfig(
-        r=scale.lora_rank,
-        lora_alpha=scale.lora_alpha,  # type: ignore[arg-type]  # a factor; peft's own annotation is too narrow
-        lora_dropout=scale.lora_dropout,
-        target_modules=list(LORA_TARGETS),
-    )
-    inject_adapter_in_model(options, network.llada2)
+    options: dict[str, Any] = {
+        "r": scale.lora_rank,
+        "lora_alpha": scale.lora_alpha,
+        "lora_dropout": scale.lora_dropout,
+        "target_modules": list(LORA_TARGETS),
+    }
+    inject_adapter_in_model(LoraConfig(**options), network.llada2)
     for name, value in network.named_parameters():
         value.requires_grad_(name in trained or "lora_" in name)
         if "lora_" in name:
