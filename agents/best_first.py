@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from wmtoolkit.agents.budget import Meter
-from wmtoolkit.agents.exploration import shows_new_cells
+from wmtoolkit.agents.budget import check_counts
 from wmtoolkit.agents.frontier import Frontier
-from wmtoolkit.agents.planner import Candidate, Planner
+from wmtoolkit.agents.planner import Candidate, Planner, likeliest
 from wmtoolkit.agents.search_graph import SearchGraph
-from wmtoolkit.errors import UserError
 
 PATIENCE = 3
 """After so many searches in a row without a goal, the next one looks twice as far."""
@@ -37,13 +35,12 @@ class BestFirstAgent(Planner):
         interaction_cost: float = 4.0,
         **shared: Any,
     ) -> None:
-        if batch < 1:
-            raise UserError(f"batch must be at least 1, not {batch}")
+        check_counts(batch=batch)
         super().__init__(**shared)
         self._batch, self._goal_horizon = batch, goal_horizon
         self._prior_weight, self._interaction_cost = prior_weight, interaction_cost
 
-    def _grow(self, graph: SearchGraph, meter: Meter) -> list[Candidate]:
+    def _grow(self, graph: SearchGraph) -> list[Candidate]:
         frontier = Frontier(
             graph,
             prior_weight=self._prior_weight,
@@ -51,12 +48,5 @@ class BestFirstAgent(Planner):
             failure_threshold=self._failure_threshold,
         )
         horizon = self._goal_horizon * (1 + self._fruitless / PATIENCE)
-        slack = SLACK if self._prior_weight else 0.0
-        while len(graph) == 1 or (frontier.next_cost < float("inf") and meter.room_for(1)):
-            if frontier.next_cost > horizon and shows_new_cells(graph):
-                break
-            # The policy is worth its pass only if another follows.
-            new = frontier.expand(meter.nodes_left(self._batch), slack, ask=meter.room_for(2))
-            if any(self._promises(graph.nodes[node]) for node in new):
-                break
-        return []
+        self._expand(graph, frontier, horizon, self._batch, SLACK if self._prior_weight else 0.0)
+        return likeliest(graph)

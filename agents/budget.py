@@ -30,6 +30,13 @@ class Budget:
                 raise UserError(f"{field.name} must be at least {least} to plan anything, not {value}")
 
 
+def check_counts(**counts: int) -> None:
+    """Raise ``UserError`` for an option that must be at least 1 and is not."""
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+
+
 class Meter:
     """Counts what one decision has spent of a budget."""
 

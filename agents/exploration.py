@@ -16,17 +16,38 @@ PATIENCE = 2
 """Disappointments after which a cell is no longer looked for."""
 
 
-def shown_cells(graph: SearchGraph, seen: SeenMap, wanted: np.ndarray) -> list[int]:
-    """For each node a bit mask of the wanted world cells that its imagined view shows; wanted (SIZE, SIZE) bool."""
-    images = np.stack([node.image for node in graph.nodes])
-    poses = np.array([node.key[:3] for node in graph.nodes])
-    index = seen.index(poses[:, :2], poses[:, 2])
-    shown = (images[..., 0] != grid.UNSEEN) & wanted.reshape(-1)[index]
-    bits: dict[int, int] = {}
-    masks = [0] * len(graph.nodes)
-    for row, cell in zip(np.nonzero(shown)[0].tolist(), index[shown].tolist(), strict=True):
-        masks[row] |= 1 << bits.setdefault(cell, len(bits))
-    return masks
+class Views:
+    """For each node of a graph a bit mask of the wanted world cells that its imagined view shows.
+
+    Args:
+        graph: what was imagined; it may grow between calls of ``masks``.
+        wanted: (SIZE, SIZE) bool.
+    """
+
+    def __init__(self, graph: SearchGraph, wanted: np.ndarray) -> None:
+        self._graph, self._wanted = graph, wanted.reshape(-1)
+        self._bits: dict[int, int] = {}
+        self._masks: list[int] = []
+
+    @classmethod
+    def of_new_cells(cls, graph: SearchGraph) -> Views:
+        """Which cells never seen are shown, but for those that were hoped for in vain."""
+        return cls(graph, _hoped(graph.seen) & (graph.seen.last_seen < 0))
+
+    def masks(self) -> list[int]:
+        """One mask a node."""
+        done = len(self._masks)
+        nodes = self._graph.nodes[done:]
+        if not nodes:
+            return self._masks
+        images = np.stack([node.image for node in nodes])
+        poses = np.array([node.key[:3] for node in nodes])
+        index = self._graph.seen.index(poses[:, :2], poses[:, 2])
+        shown = (images[..., 0] != grid.UNSEEN) & self._wanted[index]
+        self._masks += [0] * len(nodes)
+        for row, cell in zip(np.nonzero(shown)[0].tolist(), index[shown].tolist(), strict=True):
+            self._masks[done + row] |= 1 << self._bits.setdefault(cell, len(self._bits))
+        return self._masks
 
 
 def most_revealing_path(
@@ -38,7 +59,7 @@ def most_revealing_path(
 
     Args:
         graph: what was imagined.
-        masks: a bit mask a node, see ``shown_cells``.
+        masks: a bit mask a node, see ``Views``.
         discount: weight of a cell shown one step later.
         horizon: longest way considered, in steps.
         width: ways kept at each length.
@@ -63,22 +84,18 @@ def most_revealing_path(
     return list(best)
 
 
-def exploration_path(graph: SearchGraph, seen: SeenMap, *, discount: float = 0.93) -> list[tuple[int, int]]:
+def exploration_path(graph: SearchGraph, *, discount: float = 0.93) -> list[tuple[int, int]]:
     """The way that shows most never-seen cells soonest, or else most cells not seen for long; empty if none does.
 
     Cells that were expected to show and did not are given up: a model may imagine a world behind the walls.
     """
-    stale = _hoped(seen) & (seen.last_seen < seen.time - STALE)
-    for wanted in (_hoped(seen) & (seen.last_seen < 0), stale):
-        path = most_revealing_path(graph, shown_cells(graph, seen, wanted), discount=discount)
+    seen = graph.seen
+    stale = Views(graph, _hoped(seen) & (seen.last_seen < seen.time - STALE))
+    for views in (Views.of_new_cells(graph), stale):
+        path = most_revealing_path(graph, views.masks(), discount=discount)
         if path:
             return path
     return []
-
-
-def shows_new_cells(graph: SearchGraph) -> bool:
-    """Whether any imagined view shows a cell never seen."""
-    return any(shown_cells(graph, graph.seen, _hoped(graph.seen) & (graph.seen.last_seen < 0)))
 
 
 def _hoped(seen: SeenMap) -> np.ndarray:

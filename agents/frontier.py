@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from wmtoolkit.agents.search_graph import INTERACTIONS, SearchGraph, doubted
+from wmtoolkit.agents.search_graph import INTERACTIONS, SearchGraph
 from wmtoolkit.world import grid
 
 
@@ -45,18 +45,17 @@ class Frontier:
         opened = self._actions[0][0] if self._actions else np.inf
         return min(opened, self._nodes[0][0] + 1 if self._nodes else np.inf)
 
-    def expand(self, batch: int, slack: float = 0.0, ask: bool = True) -> list[int]:
+    def expand(self, batch: int, slack: float = 0.0) -> list[int]:
         """Imagine the cheapest candidates in one forward pass, after one more for the policy where it is needed.
 
         Args:
             batch: most candidates taken.
             slack: how much dearer than the cheapest the others may be, in steps.
-            ask: whether there is room for asking the policy; without it all actions are as likely.
 
         Returns:
             The new nodes; empty if all candidates turned out to be known.
         """
-        self._weigh(self.next_cost + slack, ask)
+        self._weigh(self.next_cost + slack)
         limit = (self._actions[0][0] if self._actions else 0.0) + slack
         chosen: dict[tuple[int, int], float] = {}
         while self._actions and len(chosen) < batch and self._actions[0][0] <= limit:
@@ -72,15 +71,12 @@ class Frontier:
                     heapq.heappush(self._nodes, (cost, child))
         return list(range(before, len(self._graph)))
 
-    def _weigh(self, limit: float, ask: bool) -> None:
+    def _weigh(self, limit: float) -> None:
         """Make candidates of the actions of the situations whose turn has come."""
         due = []
         while self._nodes and self._nodes[0][0] + 1 <= limit:
             due.append(heapq.heappop(self._nodes)[1])
-        if self._prior_weight and ask and due:
-            policy = doubted(self._graph.policy(due))
-        else:
-            policy = np.ones((len(due), len(grid.ACTIONS)))
+        policy = self._graph.policy(due) if self._prior_weight else np.ones((len(due), len(grid.ACTIONS)))
         for node, surprise in zip(due, -np.log(policy), strict=True):
             for action in self._graph.useful(node):
                 if self._graph.known(node, action) is None:

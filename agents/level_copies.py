@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from minigrid.core.constants import COLOR_NAMES
 from minigrid.core.grid import Grid
+from minigrid.core.world_object import Ball, Box, Key
 from minigrid.minigrid_env import MiniGridEnv
 
 MARGIN = 10
 """How far, in cells, an imagined world stretches beyond outer walls that are not known."""
+_KINDS = ("key", "ball", "box")
 Place = tuple[int, int]
+Thing = tuple[Place, str, str]
+"""Where, which kind of object, which colour."""
 _SHARED = ("np_random", "_np_random", "action_space", "observation_space", "room_grid", "spec", "window", "clock")
 
 
@@ -70,6 +77,26 @@ def hide(level: MiniGridEnv, seen: set[Place], knows_walls: bool) -> frozenset[P
         level.room_from_pos = lambda *place: None  # the verifier asks, and makes no use of it
     level.agent_pos = (int(level.agent_pos[0]) + margin, int(level.agent_pos[1]) + margin)
     return frozenset((x + margin, y + margin) for x, y in known)
+
+
+def draw_things(places: Iterable[Place], empty: float, rng: np.random.Generator) -> list[Thing]:
+    """What stands at places: nothing with a probability, or else any object alike."""
+    draws = [(place, rng.random(), rng.choice(_KINDS), rng.choice(COLOR_NAMES)) for place in places]
+    return [(place, str(kind), str(color)) for place, chance, kind, color in draws if chance >= empty]
+
+
+def put_things(level: MiniGridEnv, things: Iterable[Thing]) -> None:
+    """Put things where the level is empty; they count as meant if they fit the mission, but for its locations."""
+    for (x, y), kind, color in things:
+        if level.grid.get(x, y) is not None:
+            continue
+        thing = {"key": Key, "ball": Ball, "box": Box}[kind](color)
+        level.put_obj(thing, x, y)
+        for description in _descriptions(getattr(level, "instrs", None)):
+            fits = description.type in (None, kind) and description.color in (None, color)
+            if fits and description.loc is None:
+                description.obj_set.append(thing)
+                description.obj_poss.append((x, y))
 
 
 def _descriptions(instruction: Any) -> list[Any]:

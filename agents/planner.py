@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from wmtoolkit.agents.budget import Budget, Meter
-from wmtoolkit.agents.exploration import exploration_path
+from wmtoolkit.agents.exploration import Views, exploration_path
+from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
-from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph, doubted
+from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
@@ -41,7 +42,6 @@ class Candidate:
     actions: tuple[int, ...]
     score: float
     success: float
-    kind: str
 
 
 class Planner(ABC):
@@ -127,6 +127,7 @@ class Planner(ABC):
             "reason": reason or "as imagined",
             "goal": self._to_goal,
             "plan": [step.action for step in (self._last, *self._plan)],
+            "plan_nodes": [step.node for step in (self._last, *self._plan)],
             "success_probability": end.node.success,
             "imagined_image": self._last.node.image,
             "imagined_direction": self._last.node.direction,
@@ -135,10 +136,8 @@ class Planner(ABC):
         return self._last.action
 
     @abstractmethod
-    def _grow(self, graph: SearchGraph, meter: Meter) -> Sequence[Candidate]:
+    def _grow(self, graph: SearchGraph) -> Sequence[Candidate]:
         """Imagine, starting at the root, until a goal is found, the budget is spent or nothing is left.
-
-        At least one situation must be imagined, whatever the budget.
 
         Returns:
             What was considered, for people to look at. A goal is not told: it is looked for in the graph.
@@ -160,13 +159,15 @@ class Planner(ABC):
         root = self._world_model.rollout_state([history])
         meter.add(1, 1)
         graph = SearchGraph(root, seen, meter, self._actions)
-        candidates = list(self._grow(graph, meter))
+        candidates = list(self._grow(graph))
+        if len(graph) == 1:
+            graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
         thought = {"graph": graph, "candidates": candidates}
         path = graph.shortest(self._goals(graph))
         if not path and self._to_goal and self._passable(seen):
             return thought  # the goal was forgotten or is hidden for now, but the way is still free
         self._to_goal = bool(path)
-        path = path or exploration_path(graph, seen, discount=self._discount)
+        path = path or self._look_around(graph)
         if not path:
             path = self._best_guess(graph)
             self._to_goal = bool(path)
@@ -174,6 +175,20 @@ class Planner(ABC):
         self._fruitless = 0 if self._to_goal else self._fruitless + 1
         self._plan = deque(Step(action, graph.nodes[node]) for action, node in path)
         return thought
+
+    def _look_around(self, graph: SearchGraph) -> list[tuple[int, int]]:
+        """Where to go with no goal in sight; empty if there is nothing to see."""
+        return exploration_path(graph, discount=self._discount)
+
+    def _expand(self, graph: SearchGraph, frontier: Frontier, horizon: float, batch: int, slack: float = 0.0) -> None:
+        """Imagine outwards to the first goal, or to the horizon if that shows anything new, or as far as can be."""
+        views = Views.of_new_cells(graph)
+        while frontier.next_cost < np.inf and graph.meter.room_for(1):
+            if frontier.next_cost > horizon and any(views.masks()):
+                return
+            new = frontier.expand(graph.meter.nodes_left(batch), slack)
+            if any(self._promises(graph.nodes[node]) for node in new):
+                return
 
     def _goals(self, graph: SearchGraph) -> list[int]:
         return [node for node in range(1, len(graph)) if self._promises(graph.nodes[node])]
@@ -200,7 +215,7 @@ class Planner(ABC):
                 break
             options = safe or options
             visits = np.array([seen.visits[graph.nodes[child].key[:3]] for _, child in options])
-            weights = doubted(at.policy)[[action for action, _ in options]] / (1 + visits)
+            weights = at.prior[[action for action, _ in options]] / (1 + visits)
             action, node = options[int(self._rng.choice(len(options), p=weights / weights.sum()))]
             way.append((action, node))
             been.add(node)
@@ -220,6 +235,17 @@ class Planner(ABC):
             elif step.action in (grid.LEFT, grid.RIGHT):
                 direction = (direction + (1 if step.action == grid.RIGHT else -1)) % 4
         return True
+
+
+def likeliest(graph: SearchGraph, count: int = 6) -> list[Candidate]:
+    """The first ways to the situations of the greatest P(SUCCESS)."""
+    nodes = sorted(range(1, len(graph)), key=lambda node: -graph.nodes[node].success)[:count]
+    return [candidate(graph, node, graph.nodes[node].success) for node in nodes]
+
+
+def candidate(graph: SearchGraph, node: int, score: float) -> Candidate:
+    """The first way to a node."""
+    return Candidate(tuple(graph.nodes[i].action for i in graph.path(node)), score, graph.nodes[node].success)
 
 
 def _handled(node: Node) -> tuple:

@@ -77,6 +77,7 @@ class Agent(Protocol):
     ``diagnostics`` describes the last decision. Planners fill in ``forward_passes``, ``milliseconds``, ``nodes``,
     ``reason`` (why the plan was made or kept), ``plan`` (actions from now on), ``success_probability`` of its end,
     and what they expect to see next: ``imagined_image`` (7, 7, 3), ``imagined_direction``, ``imagined_confidence``.
+    After a search also ``graph`` (all that was imagined), ``candidates`` and the ``plan_nodes`` in the graph.
     """
 
     diagnostics: dict[str, Any]

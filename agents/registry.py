@@ -15,6 +15,11 @@ AGENTS = {
     "bot": "bot:BotAgent",
     "policy": "policy:PolicyAgent",
     "best-first": "best_first:BestFirstAgent",
+    "mcts": "mcts:MCTSAgent",
+    "beam": "beam:BeamAgent",
+    "shooting": "shooting:ShootingAgent",
+    "cem": "cem:CEMAgent",
+    "infill": "infill:InfillAgent",
 }
 """Where each agent lives: ``module:Class`` below ``wmtoolkit.agents``."""
 

@@ -21,6 +21,7 @@ SURE = 0.95
 """A cell never seen that is imagined with less confidence than this could as well look otherwise."""
 DOUBT = 0.1
 """Share of the policy that is spread evenly, so that no action is ruled out by a policy that errs."""
+_EVEN = np.full(len(grid.ACTIONS), 1 / len(grid.ACTIONS))
 _PORTABLE = tuple(grid.OBJECTS.index(name) for name in ("key", "ball", "box"))
 _KEY, _BOX, _LOCKED = grid.OBJECTS.index("key"), grid.OBJECTS.index("box"), grid.STATES.index("locked")
 _THINGS = (*_PORTABLE, grid.DOOR)
@@ -68,6 +69,11 @@ class Node:
         return float(self.state.log_prob[self.row])
 
     @property
+    def prior(self) -> np.ndarray:
+        """(7,) the policy if it was asked for, else an even one."""
+        return _EVEN if self.policy is None else self.policy
+
+    @property
     def success(self) -> float:
         return float(self.state.outcomes[self.row, Outcome.SUCCESS])
 
@@ -93,12 +99,10 @@ class SearchGraph:
         root: a state of one lane.
         seen: where the agent stands.
         actions: the actions to try.
-        meter: told of every forward pass.
+        meter: told of every forward pass; asked before those for the policy.
     """
 
-    def __init__(
-        self, root: RolloutState, seen: SeenMap, meter: Meter | None = None, actions: Sequence[int] = MOVES
-    ) -> None:
+    def __init__(self, root: RolloutState, seen: SeenMap, meter: Meter, actions: Sequence[int] = MOVES) -> None:
         self.seen, self.meter, self.actions = seen, meter, tuple(actions)
         carried = _cell(root.images[0][grid.AGENT_CELL])
         self.nodes = [Node((*seen.position, seen.direction, carried, frozenset()), root, 0, -1, -1, 0)]
@@ -149,15 +153,17 @@ class SearchGraph:
         return [self._add(*pair, state, row, drawn=True) for row, pair in enumerate(pairs)]
 
     def policy(self, nodes: Sequence[int]) -> np.ndarray:
-        """(n, 7) the model's policy in nodes, asked in one forward pass for those not asked before."""
+        """(n, 7) the model's policy in nodes, ``DOUBT`` of it spread evenly; asked in one pass where it is not known.
+
+        Even where there is no room for a pass to ask and another to make use of it.
+        """
         new = [node for node in dict.fromkeys(nodes) if self.nodes[node].policy is None]
-        if new:
+        if new and self.meter.room_for(2):
             policy = _branched([self.nodes[node] for node in new]).policy()
-            if self.meter:
-                self.meter.add(1, 0)
+            self.meter.add(1, 0)
             for node, row in zip(new, policy, strict=True):
-                self.nodes[node].policy = row
-        return np.array([self.nodes[node].policy for node in nodes]).reshape(-1, len(grid.ACTIONS))
+                self.nodes[node].policy = (1 - DOUBT) * row + DOUBT * _EVEN
+        return np.array([self.nodes[node].prior for node in nodes]).reshape(-1, len(grid.ACTIONS))
 
     def path(self, node: int) -> list[int]:
         """Nodes from the root's child to ``node``, by the first way it was reached."""
@@ -204,8 +210,7 @@ class SearchGraph:
 
     def _stepped(self, pairs: Sequence[Pair], **options: Any) -> RolloutState:
         parents = [self.nodes[node] for node, _ in pairs]
-        if self.meter:
-            self.meter.add(1, len(pairs))
+        self.meter.add(1, len(pairs))
         return _branched(parents).step(np.array([action for _, action in pairs]), **options)
 
     def _add(self, parent_index: int, action: int, state: RolloutState, row: int, drawn: bool = False) -> int:
@@ -278,12 +283,6 @@ def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Seq
         grid.TOGGLE: hidden or front[0] == _BOX or (front[0] == grid.DOOR and (front[2] != _LOCKED or unlocks)),
     }
     return [action for action in among if useful.get(action, False)]
-
-
-def doubted(policy: np.ndarray | None) -> np.ndarray:
-    """The policy (..., 7) with ``DOUBT`` of it spread evenly; None stands for an even one."""
-    even = np.full(len(grid.ACTIONS), 1 / len(grid.ACTIONS))
-    return even if policy is None else (1 - DOUBT) * policy + DOUBT * even
 
 
 def _branched(nodes: Sequence[Node]) -> RolloutState:

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from minigrid.minigrid_env import MiniGridEnv
 
-from wmtoolkit.agents.level_copies import Place, copy_level, hide
+from wmtoolkit.agents.level_copies import Place, copy_level, draw_things, hide, put_things
 from wmtoolkit.agents.simulator_bot import Expert, NextExpert, RootExpert
 from wmtoolkit.data.views import fast_image, seen_cells
 from wmtoolkit.errors import UserError
@@ -72,6 +73,31 @@ class SimulatorWorldModel:
         """(B, 7) float32; see ``SimulatorState.policy``."""
         return self.rollout_state(histories).policy()
 
+    def infill_plan(
+        self,
+        histories: list[Trajectory],
+        horizons: Sequence[int],
+        *,
+        steps: int = 1,
+        temperature: float = 0.0,
+        generator: Any = None,
+    ) -> list[list[BotPlan]]:
+        """For each history and horizon h the bot's next h actions, as sure as h is near the number that it needs.
+
+        Nothing is drawn; ``steps``, ``temperature`` and ``generator`` are there for the protocol of ``GoalModel``.
+        """
+        plans = []
+        for history in histories:
+            state = self.rollout_state([history])
+            actions: list[int] = []
+            while len(actions) < max(horizons) and not state.outcomes[0, Outcome.SUCCESS]:
+                actions.append(int(state.policy()[0].argmax()))
+                state = state.step(np.array(actions[-1:]))
+            needed = len(actions) if state.outcomes[0, Outcome.SUCCESS] else np.inf
+            longer = actions + [int(grid.DONE)] * (max(horizons) - len(actions))
+            plans.append([BotPlan(np.array(longer[:horizon]), -abs(float(needed - horizon))) for horizon in horizons])
+        return plans
+
     def _imagined(self, seen: set[Place], level: MiniGridEnv) -> frozenset[Place] | None:
         """Turn a copy of the level into what is known of it; returns the known cells, None for all."""
         level.step_count = 0
@@ -95,6 +121,13 @@ class SimulatorWorldModel:
             raise UserError("simulator world model: the history is not of the level's present episode")
 
 
+class BotPlan(NamedTuple):
+    """What the bot would do: (h,) actions, and a likelihood that falls with what they lack or have too much."""
+
+    actions: np.ndarray
+    action_log_prob: float
+
+
 class _Lane(NamedTuple):
     """One imagined level, the cells known in it (None: all), and the bot that watches."""
 
@@ -116,15 +149,26 @@ class SimulatorState:
         return len(self._lanes)
 
     def step(self, actions: np.ndarray, *, temperature: float = 0.0, generator: Any = None) -> SimulatorState:
-        """Step copies of all levels; there is nothing to sample. Lanes that have ended stay as they are."""
+        """Step copies of all levels. Lanes that have ended stay as they are.
+
+        At temperature 0 cells never seen are empty. Above it what stands there is drawn when it comes into view, and
+        stays; nothing else is uncertain.
+        """
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator))) if temperature else None
         lanes = list(self._lanes)
         images, outcomes, confidence = self.images.copy(), self.outcomes.copy(), self.confidence.copy()
         for row, action in enumerate(int(action) for action in actions):
             if outcomes[row, Outcome.SUCCESS] or outcomes[row, Outcome.FAILURE]:
                 continue
-            level = copy_level(lanes[row].level, moves_only=action <= grid.FORWARD)
+            level = copy_level(lanes[row].level, moves_only=action <= grid.FORWARD and rng is None)
             _, reward, terminated, _, _ = level.step(action)
-            lanes[row] = _Lane(level, lanes[row].known, NextExpert(lanes[row].expert, action))
+            known, things = lanes[row].known, []
+            if rng is not None and known is not None:
+                new = [place for place in _inside(level) if place not in known]
+                things = draw_things(new, UNSEEN_CONFIDENCE, rng)
+                put_things(level, things)
+                known |= set(new)
+            lanes[row] = _Lane(level, known, NextExpert(lanes[row].expert, action, things))
             outcome = Outcome.CONTINUE if not terminated else Outcome.SUCCESS if float(reward) > 0 else Outcome.FAILURE
             images[row] = fast_image(level)
             outcomes[row] = np.eye(len(Outcome), dtype=np.float32)[outcome]
@@ -169,6 +213,11 @@ def _confidence(level: MiniGridEnv, known: frozenset[Place] | None) -> np.ndarra
     inside = (cells >= 0).all(-1) & (cells < np.array([level.width, level.height])).all(-1)
     sure = np.array([(x, y) in known for x, y in cells.reshape(-1, 2).tolist()]).reshape(inside.shape)
     return np.where(sure | ~inside, 1, UNSEEN_CONFIDENCE).astype(np.float32)
+
+
+def _inside(level: MiniGridEnv) -> list[Place]:
+    """Cells in sight that lie inside the level."""
+    return [(x, y) for x, y in seen_cells(level) if 0 <= x < level.width and 0 <= y < level.height]
 
 
 def _shows(level: MiniGridEnv, history: Trajectory) -> bool:

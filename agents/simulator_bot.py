@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 from minigrid.minigrid_env import MiniGridEnv
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from wmtoolkit.agents.level_copies import copy_level
+from wmtoolkit.agents.level_copies import Thing, copy_level, put_things
 
 Watch = tuple[BabyAIBot, MiniGridEnv, int]
 """A bot, the level it stands in, and the action it advises there."""
@@ -69,10 +69,10 @@ class RootExpert:
 
 
 class NextExpert:
-    """Has also watched one imagined step more than ``before``."""
+    """Has also watched one imagined step more than ``before``, which showed things that were drawn."""
 
-    def __init__(self, before: Expert, action: int) -> None:
-        self._before, self._action = before, action
+    def __init__(self, before: Expert, action: int, things: Sequence[Thing] = ()) -> None:
+        self._before, self._action, self._things = before, action, things
 
     @cached_property
     def watch(self) -> Watch | None:
@@ -84,6 +84,7 @@ class NextExpert:
         bot = copy.deepcopy(bot, memo)
         try:
             level.step(self._action)
+            put_things(level, self._things)
             return bot, level, int(bot.replan(self._action))
         except Exception:  # see RootExpert
             return None

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wmtoolkit.agents.exploration import PATIENCE, STALE, exploration_path, most_revealing_path, shown_cells
+from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.exploration import PATIENCE, STALE, Views, exploration_path, most_revealing_path
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.search_graph import MOVES, SearchGraph
 from wmtoolkit.agents.seen_map import SeenMap
@@ -55,9 +56,8 @@ def room():
     env = make_level("BabyAI-GoToRedBallGrey-v0")
     observation = reset_level(env, 900002)
     seen = SeenMap(observation)
-    graph = SearchGraph(
-        SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)]), seen, actions=MOVES
-    )
+    root = SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
     frontier = Frontier(graph)
     while frontier.next_cost < np.inf:
         frontier.expand(64)
@@ -66,7 +66,7 @@ def room():
 
 def test_views_are_counted_by_world_cell(room):
     graph, seen = room
-    masks = shown_cells(graph, seen, seen.last_seen < 0)
+    masks = Views(graph, seen.last_seen < 0).masks()
     assert masks[0] == 0
     for node, mask in zip(graph.nodes, masks, strict=True):
         assert mask.bit_count() <= (node.image[..., 0] != grid.UNSEEN).sum()
@@ -78,18 +78,18 @@ def test_views_are_counted_by_world_cell(room):
 
 def test_new_cells_first_then_stale_ones_then_none(room):
     graph, seen = room
-    new = exploration_path(graph, seen)
+    new = exploration_path(graph)
     assert new
     seen.last_seen[:] = seen.time
-    assert exploration_path(graph, seen) == []
+    assert exploration_path(graph) == []
     seen.time += STALE + 1
     seen.last_seen[:] = seen.time
     x, y = graph.nodes[new[0][1]].key[:2]
     seen.last_seen[x - 3 : x + 4, y - 3 : y + 4] = 0
-    assert exploration_path(graph, seen)
+    assert exploration_path(graph)
 
 
 def test_cells_that_disappointed_are_given_up(room):
     graph, seen = room
     seen.broken_promises[:] = PATIENCE
-    assert exploration_path(graph, seen) == []
+    assert exploration_path(graph) == []

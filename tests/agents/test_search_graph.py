@@ -13,11 +13,15 @@ from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
 
 
-def graph_of(level, seed, sees_hidden=True, **options):
+def unlimited():
+    return Meter(Budget(10_000, 1e9, 10_000))
+
+
+def graph_of(level, seed, **options):
     env = make_level(level)
     observation = reset_level(env, seed)
-    root = SimulatorWorldModel(env, sees_hidden=sees_hidden).rollout_state([Trajectory.start(observation)])
-    return env, SearchGraph(root, SeenMap(observation), **options)
+    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
+    return env, SearchGraph(root, SeenMap(observation), unlimited(), **options)
 
 
 def grown(graph, limit=2000, batch=64):
@@ -101,7 +105,7 @@ def test_putting_an_object_back_is_no_change():
         history = history.extended(action, env.step(action)[0])
     seen = SeenMap(history.observation())
     seen.time = len(history)
-    graph = SearchGraph(model.rollout_state([history]), seen, actions=INTERACTIONS)
+    graph = SearchGraph(model.rollout_state([history]), seen, unlimited(), actions=INTERACTIONS)
     (picked,) = graph.imagine([(0, grid.PICKUP)])
     assert graph.nodes[picked].key[3] != graph.nodes[0].key[3]
     assert graph.imagine([(picked, grid.DROP)]) == [0]
@@ -120,11 +124,11 @@ def test_interactions_cost_what_was_asked():
 
 
 def test_the_policy_orders_the_search_and_is_asked_once_a_node():
-    meter = Meter(Budget())
-    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, meter=meter, actions=MOVES + INTERACTIONS)
+    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS)
     frontier = Frontier(graph, prior_weight=1.0)
     while not any(node.success > 0.5 for node in graph.nodes):
         frontier.expand(64, slack=1.0)
+    meter = graph.meter
     asked = [node for node in graph.nodes if node.policy is not None]
     assert meter.nodes == len(graph) - 1
     assert len(asked) < len(graph) < 100
@@ -139,8 +143,8 @@ def test_the_policy_orders_the_search_and_is_asked_once_a_node():
 
 
 def test_equal_moves_of_one_pass_are_imagined_once():
-    meter = Meter(Budget())
-    _, graph = graph_of("BabyAI-GoToObj-v0", 0, meter=meter)
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0)
+    meter = graph.meter
     left, right = graph.imagine([(0, grid.LEFT), (0, grid.RIGHT)])
     once, again = graph.imagine([(left, grid.LEFT), (right, grid.RIGHT)])
     assert once == again
@@ -167,6 +171,6 @@ def test_an_episode_may_begin_in_front_of_its_goal():
     assert graph.nodes[back].key == graph.nodes[0].key
     _, graph = graph_of("BabyAI-GoToObj-v0", 0)
     graph.seen.time = 1
-    graph = SearchGraph(graph.nodes[0].state, graph.seen)
+    graph = SearchGraph(graph.nodes[0].state, graph.seen, unlimited())
     (left,) = graph.imagine([(0, grid.LEFT)])
     assert graph.imagine([(left, grid.RIGHT)]) == [0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from wmtoolkit.agents.level_copies import MARGIN
 from wmtoolkit.agents.simulator import UNSEEN_CONFIDENCE, SimulatorWorldModel
@@ -150,3 +151,47 @@ def test_unknown_walls_leave_room_beyond():
         state = state.step([grid.FORWARD])
         moved += 1
     assert state.images[0][..., 0].max() <= grid.WALL or moved == MARGIN
+
+
+def test_what_is_drawn_in_cells_never_seen_stays_there():
+    _, history, model = started("BabyAI-GoToLocal-v0", 900005, sees_hidden=False)
+    root = model.rollout_state([history]).select([0] * 40)
+    generator = torch.Generator().manual_seed(0)
+    drawn = root.step([grid.RIGHT] * 40, temperature=1.0, generator=generator)
+    plain = root.step([grid.RIGHT] * 40)
+    differs = (drawn.images != plain.images).any(-1)
+    assert 0 < differs.any((1, 2)).sum() < 40 or differs.any()
+    assert (plain.confidence[differs] < 1).all()
+    assert np.isin(drawn.images[differs][:, 0], [5, 6, 7]).all()
+    assert (drawn.confidence == 1).all()  # in this world that is how it is
+    back = drawn.step([grid.LEFT] * 40).step([grid.RIGHT] * 40)
+    np.testing.assert_array_equal(back.images, drawn.images)
+    again = root.step([grid.RIGHT] * 40, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(again.images, drawn.images)
+    np.testing.assert_array_equal(root.step([grid.RIGHT] * 40).images, plain.images)
+
+
+def test_a_drawn_target_ends_the_mission():
+    _, history, model = started("BabyAI-GoToRedBallGrey-v0", 900002, sees_hidden=False)
+    state = model.rollout_state([history]).select([0] * 300)
+    generator = torch.Generator().manual_seed(0)
+    state = state.step([grid.LEFT] * 300, temperature=1.0, generator=generator)
+    seen = np.flatnonzero(((state.images[..., 0] == 6) & (state.images[..., 1] == 0)).any((1, 2)))
+    assert len(seen)
+    lane = state.select(seen[:1])
+    for _ in range(12):
+        if lane.outcomes[0, Outcome.SUCCESS]:
+            break
+        lane = lane.step(lane.policy().argmax(1))
+    assert lane.outcomes[0, Outcome.SUCCESS] == 1
+
+
+def test_infilled_plans_of_the_right_length_succeed_and_are_surest():
+    _, history, model = started("BabyAI-GoToLocal-v0", 900001)
+    (plans,) = model.infill_plan([history], [1, 3, 5, 8, 12, 20])
+    assert [len(plan.actions) for plan in plans] == [1, 3, 5, 8, 12, 20]
+    state, needed = model.rollout_state([history]), 0
+    while not state.outcomes[0, Outcome.SUCCESS]:
+        state, needed = state.step(plans[-1].actions[needed : needed + 1]), needed + 1
+    likelihoods = [-plan.action_log_prob for plan in plans]
+    assert likelihoods == [abs(needed - horizon) for horizon in (1, 3, 5, 8, 12, 20)]

@@ -1,0 +1,272 @@
+"""Planners win with a perfect model that knows no more than was seen, and cope with a model that errs."""
+
+import numpy as np
+import pytest
+
+from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
+from wmtoolkit.agents.planner import Planner
+from wmtoolkit.agents.registry import agent_class
+from wmtoolkit.data.levels import make_level, reset_level
+from wmtoolkit.errors import UserError
+from wmtoolkit.world import grid
+from wmtoolkit.world.trajectory import Outcome
+
+
+def play(agent, env, seed):
+    """(success, steps, diagnostics of each decision)."""
+    observation = reset_level(env, seed)
+    agent.reset(seed)
+    log = []
+    while True:
+        action = agent.act(observation)
+        log.append(agent.diagnostics)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            return terminated and reward > 0, len(log), log
+
+
+PLANNERS = [name for name in AGENTS if issubclass(agent_class(name), Planner)]
+UNHURRIED = {"max_milliseconds": 60_000}  # so that a busy machine changes nothing
+
+
+def lengths(name, level, seeds, model_options=None, **budget):
+    env = make_level(level)
+    model = SimulatorWorldModel(env, **(model_options or {}))
+    patience = UNHURRIED if name in PLANNERS else {}
+    agent = make_agent(name, world_model=model, env=env, **{**patience, **budget})
+    results = [play(agent, env, seed) for seed in seeds]
+    assert all(success for success, *_ in results)
+    return np.mean([steps for _, steps, _ in results])
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize(("level", "count"), [("BabyAI-GoToLocal-v0", 8), ("BabyAI-PickupLoc-v0", 5)])
+def test_planners_win_nearly_as_fast_as_the_bot_from_what_they_have_seen(name, level, count):
+    seeds = range(900_000, 900_000 + count)
+    mine = lengths(name, level, seeds, {"sees_hidden": False})
+    assert mine <= 1.25 * lengths("bot", level, seeds)
+
+
+@pytest.mark.parametrize(
+    ("level", "count", "factor"),
+    [
+        ("BabyAI-GoToRedBallGrey-v0", 20, 1.15),
+        ("BabyAI-OpenRedDoor-v0", 8, 1.05),
+        ("BabyAI-GoToObjMazeS4R2-v0", 8, 1.2),
+        ("BabyAI-PutNextLocal-v0", 4, 1.3),
+        ("BabyAI-UnlockPickup-v0", 6, 1.3),
+        ("MiniGrid-DoorKey-6x6-v0", 8, 1.3),
+    ],
+)
+def test_best_first_handles_objects_and_doors(level, count, factor):
+    seeds = range(900_000, 900_000 + count)
+    assert lengths("best-first", level, seeds, {"sees_hidden": False}) <= factor * lengths("bot", level, seeds)
+
+
+def test_moves_alone_are_enough_where_nothing_must_be_handled():
+    seeds = range(900_000, 900_015)
+    mine = lengths("best-first", "BabyAI-GoToLocal-v0", seeds, {"sees_hidden": False}, actions="moves")
+    assert mine <= 1.1 * lengths("bot", "BabyAI-GoToLocal-v0", seeds)
+
+
+@pytest.mark.parametrize("prior_weight", [0.0, 1.0])
+def test_best_first_needs_no_policy_where_goals_are_near(prior_weight):
+    seeds = range(900_000, 900_010)
+    mine = lengths("best-first", "BabyAI-PickupLoc-v0", seeds, {"sees_hidden": False}, prior_weight=prior_weight)
+    assert mine <= 1.1 * lengths("bot", "BabyAI-PickupLoc-v0", seeds)
+
+
+@pytest.mark.parametrize("options", [{"knows_walls": False}, {"memory": 1}])
+def test_it_wins_with_a_model_that_imagines_wrongly_or_forgets(options):
+    seeds = range(900_000, 900_020)
+    mine = lengths("best-first", "BabyAI-GoToRedBallGrey-v0", seeds, {"sees_hidden": False, **options})
+    assert mine <= 1.3 * lengths("bot", "BabyAI-GoToRedBallGrey-v0", seeds)
+
+
+class Liar:
+    """A model that promises success in front of every object that the agent has seen."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def rollout_state(self, histories):
+        return LyingState(self.model.rollout_state(histories))
+
+    def infill_plan(self, *arguments, **options):
+        return self.model.infill_plan(*arguments, **options)
+
+
+class LyingState:
+    def __init__(self, state):
+        self.state = state
+
+    def __len__(self):
+        return len(self.state)
+
+    def __getattr__(self, name):
+        return getattr(self.state, name)
+
+    @property
+    def outcomes(self):
+        lies = np.isin(self.state.images[:, 3, 5, 0], [5, 6, 7])
+        outcomes = self.state.outcomes.copy()
+        outcomes[lies] = np.eye(4)[Outcome.SUCCESS]
+        return outcomes
+
+    def step(self, actions, **options):
+        return LyingState(self.state.step(actions, **options))
+
+    def select(self, rows):
+        return LyingState(self.state.select(rows))
+
+    @staticmethod
+    def cat(states):
+        return LyingState(states[0].state.cat([state.state for state in states]))
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_false_goal_is_tried_once(name):
+    env = make_level("BabyAI-GoToRedBallGrey-v0")
+    model = Liar(SimulatorWorldModel(env, sees_hidden=False))
+    agent = make_agent(name, world_model=model, actions="moves", **UNHURRIED)
+    false = 0
+    for seed in range(900_000, 900_006):
+        success, _, log = play(agent, env, seed)
+        tried = sum(decision["reason"] == "false goal" for decision in log)
+        assert success
+        assert tried <= 7  # there are seven wrong objects
+        false += tried
+    assert false
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_predicted_failure_is_avoided(name):
+    env = make_level("MiniGrid-LavaGapS6-v0")
+    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED)
+    for seed in range(4):
+        assert play(agent, env, seed)[0]
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_plan_is_followed_without_asking_the_model_again(name):
+    env = make_level("BabyAI-GoToLocal-v0")
+    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED)
+    _, steps, log = play(agent, env, 900_001)
+    assert steps > 2
+    assert log[0]["forward_passes"] > 0
+    for decision in log[1:]:
+        assert (decision["forward_passes"], decision["reason"]) == (0, "as imagined")
+    assert log[0]["goal"]
+    assert log[0]["success_probability"] == 1
+    assert [log[0]["plan"][i] for i in range(steps)] == [decision["plan"][0] for decision in log]
+    assert log[0]["candidates"]
+    assert max(candidate.success for candidate in log[0]["candidates"]) == 1
+
+
+def test_it_imagines_what_it_then_sees():
+    env = make_level("BabyAI-GoToLocal-v0")
+    agent = make_agent("best-first", world_model=SimulatorWorldModel(env))
+    observation = reset_level(env, 900_001)
+    action = agent.act(observation)
+    observation, *_ = env.step(action)
+    np.testing.assert_array_equal(agent.diagnostics["imagined_image"], observation["image"])
+    assert agent.diagnostics["imagined_direction"] == observation["direction"]
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {"max_forward_passes": 2},
+        {"max_forward_passes": 9},
+        {"max_nodes": 5},
+        {"max_nodes": 40},
+        {"max_milliseconds": 1},
+    ],
+)
+def test_the_budget_is_kept_and_an_action_comes_anyway(name, budget):
+    env = make_level("BabyAI-GoToLocal-v0", max_steps=20)
+    agent = make_agent(name, world_model=SimulatorWorldModel(env, sees_hidden=False), **budget)
+    for seed in range(900_000, 900_003):
+        _, _, log = play(agent, env, seed)
+        for decision in log:
+            assert decision["forward_passes"] <= budget.get("max_forward_passes", 99)
+            assert decision["nodes"] <= budget.get("max_nodes", 99)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_nodes": 0}, {"max_forward_passes": 0}, {"max_milliseconds": 0}, {"actions": "some"}, {"discount": 0}],
+)
+def test_a_budget_of_nothing_is_refused(name, wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        make_agent(name, world_model=Liar(None), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("best-first", {"batch": 0}),
+        ("beam", {"width": 0}),
+        ("shooting", {"samples": 0}),
+        ("cem", {"elite": 2.0}),
+        ("mcts", {"leaves": 0}),
+        ("infill", {"horizons": []}),
+        ("infill", {"horizons": 3}),
+        ("infill", {"horizons": [0, 2]}),
+    ],
+)
+def test_an_option_of_nothing_is_refused(name, wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        make_agent(name, world_model=Liar(None), **wrong)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_episodes_repeat_under_their_seed(world_model, name):
+    """With a model that knows nothing, everything is chance: and chance is seeded."""
+    env = make_level("BabyAI-GoToLocal-v0", max_steps=4)
+    agent = make_agent(name, world_model=world_model, max_nodes=12, **UNHURRIED)
+    assert isinstance(agent, Agent)
+    runs = []
+    for seed in (3, 4, 3):
+        _, _, log = play(agent, env, seed)
+        runs.append([decision["plan"][0] for decision in log])
+    assert runs[0] == runs[2]
+    assert all(action in range(len(grid.ACTIONS)) for run in runs for action in run)
+
+
+def test_mcts_draws_what_it_might_see_and_never_counts_on_it():
+    env = make_level("BabyAI-GoToRedBallGrey-v0")
+    observation = reset_level(env, 900_002)
+    thought = {}
+    for chances in (1, 4):
+        model = SimulatorWorldModel(env, sees_hidden=False)
+        agent = make_agent("mcts", world_model=model, chances=chances, actions="moves", **UNHURRIED)
+        agent.act(observation)
+        thought[chances] = agent.diagnostics
+    assert all(not node.key[4] for node in thought[1]["graph"].nodes)
+    drawn = [node for node in thought[4]["graph"].nodes if node.key[4]]
+    assert drawn
+    for node in drawn:
+        assert {cell[0] for _, _, cell in node.key[4]} <= {grid.OBJECTS.index(name) for name in ("key", "ball", "box")}
+    assert not thought[4]["goal"]
+    assert all(not node.key[4] for node in thought[4]["plan_nodes"])
+
+
+def test_infilling_takes_fewer_passes_than_searching():
+    env = make_level("BabyAI-GoToLocal-v0")
+    passes = {}
+    for name in ("infill", "best-first"):
+        agent = make_agent(name, world_model=SimulatorWorldModel(env, sees_hidden=False), **UNHURRIED)
+        logs = [play(agent, env, seed)[2] for seed in range(900_000, 900_010)]
+        passes[name] = np.mean([decision["forward_passes"] for log in logs for decision in log])
+    assert passes["infill"] < passes["best-first"]
+
+
+def test_infill_needs_a_model_that_infills():
+    class Forward:
+        rollout_state = policy = None
+
+    with pytest.raises(UserError, match="infill_plan"):
+        make_agent("infill", world_model=Forward())
