@@ -56,6 +56,7 @@ setup(
             "diffusers>=0.40",
             "hypothesis>=6",
             "mypy>=1.15",
+            "peft>=0.17",
             "pytest>=8",
             "pytest-timeout>=2",
             "pytest-xdist>=3",
