@@ -119,22 +119,23 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
                 row = {"table": "robustness", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
                 rows.append({**row, "belief": belief, **summary(found)})
                 if knob == DROPOUT and found and len(found) == len(seeds):
-                    scores = np.array([entry["success"] for entry in found], float)
+                    scores = np.array([[entry["success"], entry["episode_return"]] for entry in found], float)
                     for own in plan.belief if strength == 0 else [belief]:
-                        curves[own][strength] = scores
+                        curves[own][strength] = scores.T
             for belief, curve in curves.items():
                 if 0.0 not in curve or len(curve) < 2:
                     continue
                 strengths = sorted(curve)
                 row = {"table": "retention", "level": level, "agent": agent.name, "belief": belief}
                 name = f"{level}/{agent.name}/{'belief' if belief else 'as seen'}"
-                area = robustness_curve(strengths, [curve[strength] for strength in strengths])
-                metrics[f"robustness_auc/{name}"] = area
-                row |= flat("robustness_auc", area)
-                if 0.3 in curve:
-                    kept = retention(curve[0.0], curve[0.3])
-                    metrics[f"retention_0.3/{name}"] = kept
-                    row |= flat("retention_0.3", kept)
+                for place, prefix in enumerate(("", "return_")):
+                    area = robustness_curve(strengths, [curve[strength][place] for strength in strengths])
+                    found_here = {f"{prefix}robustness_auc": area}
+                    if 0.3 in curve:
+                        found_here[f"{prefix}retention_0.3"] = retention(curve[0.0][place], curve[0.3][place])
+                    for metric, entry in found_here.items():
+                        metrics[f"{metric}/{name}"] = entry
+                        row |= flat(metric, entry)
                 rows.append(row)
         for knob, strength, belief in settings(plan) if plan.predictions else ():
             values = ledger.values(_prediction_unit(plan, player, level, knob, strength, belief))

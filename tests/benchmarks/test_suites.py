@@ -195,6 +195,7 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     expected = retention(scores[0.0], scores[0.3])["value"]
     found = next(row for row in tables["retention"] if not row["belief"])
     assert found["retention_0.3"] == (None if expected is None else pytest.approx(expected))
+    assert "return_retention_0.3" in found
     blind = [row for row in document["rows"] if row["table"] == "blind prediction"]
     assert len(blind) == 5
     assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
