@@ -57,7 +57,9 @@ def examples(checkout: Path) -> list[dict]:
 def run_task(checkout: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the exported task as ``train.sh`` does (several processes by torchrun), a stand-in in place of VeOmni."""
 
-    def run(output: Path, *options: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    def run(
+        output: Path, *options: object, processes: int = 1, folder: Path = checkout
+    ) -> subprocess.CompletedProcess[str]:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [
             *(sys.executable, *(launcher if processes > 1 else [])),
@@ -66,7 +68,7 @@ def run_task(checkout: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         ]
         environment = environment_of_one_rank() if processes == 1 else environment_of_the_task()
         return subprocess.run(
-            command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
 
     return run
