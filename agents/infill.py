@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class InfillAgent(Planner):
         super().__init__(**shared)
         if not hasattr(self._world_model, "infill_plan"):
             raise UserError("agent 'infill' needs a world model that infills plans (infill_plan)")
+        self._goal_model = cast(GoalModel, self._world_model)
         self._horizons, self._samples = sorted(set(horizons)), samples
         self._steps, self._temperature = steps, temperature
 
@@ -94,7 +95,7 @@ class InfillAgent(Planner):
         if not steps or not horizons:
             return []
         assert self._history is not None
-        (plans,) = self._world_model.infill_plan(
+        (plans,) = self._goal_model.infill_plan(
             [self._history],
             horizons,
             steps=steps,

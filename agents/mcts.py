@@ -79,13 +79,13 @@ class MCTSAgent(Planner):
         self._graph, self._views = graph, Views.of_new_cells(graph)
         self._edges: dict[int, dict[int, _Edge]] = {}
         self._generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
-        self._expand([0])
+        self._open_nodes([0])
         left = self._settle + 1
         while left and graph.meter.room_for(1):
             simulations = [self._simulate() for _ in range(min(self._leaves, graph.meter.nodes_left(self._leaves)))]
             before = len(graph)
             self._imagine(simulations)
-            self._expand(range(before, len(graph)))
+            self._open_nodes(range(before, len(graph)))
             for simulation in simulations:
                 self._return(simulation)
             if not any(simulation.wants for simulation in simulations) or graph.shortest(self._goals(graph)):
@@ -169,7 +169,7 @@ class MCTSAgent(Planner):
         node, action = simulation.pairs[-1]
         return self._edges[node][action]
 
-    def _expand(self, nodes: Any) -> None:
+    def _open_nodes(self, nodes: Any) -> None:
         """Open nodes for simulations, with the model's policy among the actions that are useful there."""
         safe = [node for node in nodes if self._graph.nodes[node].failure < self._failure_threshold]
         useful = {node: self._graph.useful(node) for node in safe}
