@@ -15,6 +15,7 @@ import numpy as np
 
 from wmtoolkit.agents import Agent, WorldModel, make_agent
 from wmtoolkit.agents.registry import needs
+from wmtoolkit.benchmarks.explain import Explanation
 from wmtoolkit.benchmarks.films import film_frame, padded
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.observability import PartialObservability
@@ -66,6 +67,7 @@ def run_episodes(
     budget: Mapping[str, Any] | None = None,
     video: str | Path | None = None,
     video_seed: int | None = None,
+    explain: Path | None = None,
 ) -> list[EpisodeResult]:
     """Run one episode a seed. An agent that raises loses that episode and goes on with the next.
 
@@ -79,6 +81,7 @@ def run_episodes(
         budget: options of a named agent.
         video: GIF or MP4 of one episode.
         video_seed: of that episode; None: the first.
+        explain: folder for a page and a film that explain the decisions of the same episode.
 
     Returns:
         One result a seed, in order.
@@ -89,7 +92,7 @@ def run_episodes(
     film = seeds[0] if video_seed is None else video_seed
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
-    env = _environment(level, world_model, imagined, mask_ratio, render=video is not None)
+    env = _environment(level, world_model, imagined, mask_ratio, render=video is not None or explain is not None)
     try:
         actor = (
             make_agent(agent, world_model=world_model, env=env, **(budget or {}))
@@ -100,9 +103,13 @@ def run_episodes(
         with progress("rollout", total=len(seeds)) as bar:
             for seed in seeds:
                 frames: list[np.ndarray] | None = [] if video is not None and seed == film else None
-                results.append(run_episode(actor, env, int(seed), frames))
+                name = agent if isinstance(agent, str) else "an agent"
+                notes = Explanation(f"{name} in {level}, seed {seed}") if explain and seed == film else None
+                results.append(run_episode(actor, env, int(seed), frames, notes))
                 if frames is not None and video is not None:
                     write_video(video, padded(frames), fps=2)
+                if notes and explain:
+                    notes.write(explain)
                 bar.advance(info=f"success {sum(r.success for r in results)}/{len(results)}")
     finally:
         env.close()
@@ -121,16 +128,17 @@ def rollout(
     mask_ratio: float = 0.0,
     video: Path | None = None,
     video_episode: int = 0,
+    explain: Path | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Load what is needed, run episodes of a named agent and report.
 
     Args:
-        agent, level, imagined, mask_ratio, video: see ``run_episodes``.
+        agent, level, imagined, mask_ratio, video, explain: see ``run_episodes``.
         checkpoint: folder of the world model; None: the packaged one. Not loaded where nothing needs it.
         episodes: number of episodes; episode i takes level seed ``seed + i``.
         settings: options of the agent, each ``key=value``.
-        video_episode: number of the filmed episode, from 0.
+        video_episode: number of the filmed or explained episode, from 0.
         out: folder for ``results.json``.
 
     Returns:
@@ -145,7 +153,7 @@ def rollout(
     if imagined or "world_model" in needs(agent):
         world_model, identity = _load(checkpoint)
     seeds = range(seed, seed + episodes)
-    if video is not None and video_episode >= episodes:
+    if (video or explain) and video_episode >= episodes:
         raise UserError(f"the video's episode {video_episode} is not among the {episodes} episodes, counted from 0")
     results = run_episodes(
         agent,
@@ -156,20 +164,27 @@ def rollout(
         mask_ratio=mask_ratio,
         budget=budget,
         video=video,
-        video_seed=seed + video_episode,
+        video_seed=seed + video_episode if video or explain else None,
+        explain=explain,
     )
     metrics = summarise(results)
     document = results_document("rollout", arguments, metrics, rows(results), seed=seed, checkpoint=identity)
     if out is not None:
         write_json(out / "results.json", document)
     text = summary_text(agent, level, imagined, metrics)
-    for path in (out / "results.json" if out else None, video):
+    for path in (out / "results.json" if out else None, video, explain / "index.html" if explain else None):
         text += f"\nwrote {path}" if path else ""
     return {**document, "text": text}
 
 
-def run_episode(agent: Agent, env: gymnasium.Env, seed: int, frames: list[np.ndarray] | None = None) -> EpisodeResult:
-    """Run one episode from ``seed`` to its end; pictures of it are appended to ``frames``, if given."""
+def run_episode(
+    agent: Agent,
+    env: gymnasium.Env,
+    seed: int,
+    frames: list[np.ndarray] | None = None,
+    notes: Explanation | None = None,
+) -> EpisodeResult:
+    """Run one episode from ``seed`` to its end; ``frames`` and ``notes``, if given, are added to at each decision."""
     observation, info = env.reset(seed=seed)
     total, length, decisions, seconds, forward_passes = 0.0, 0, 0, 0.0, 0
     terminated = truncated = False
@@ -190,17 +205,22 @@ def run_episode(agent: Agent, env: gymnasium.Env, seed: int, frames: list[np.nda
             break
         now = agent.diagnostics
         forward_passes += int(now.get("forward_passes", 0))
+        headline = f"step {length}: {grid.ACTIONS[action]}"
         if frames is not None:
-            frames.append(film_frame(env, observation, info, before, now, f"step {length}: {grid.ACTIONS[action]}"))
+            frames.append(film_frame(env, observation, info, before, now, headline))
+        if notes is not None:
+            notes.note(env, observation, info, before, now, headline, action)
         before = now
         observation, raw_reward, terminated, truncated, info = env.step(action)
         reward = float(raw_reward)
         total += reward
         length += 1
     success = bool(terminated and reward > 0)
+    end = "the agent raised" if error else "success" if success else "failure" if terminated else "time is up"
     if frames is not None:
-        end = "the agent raised" if error else "success" if success else "failure" if terminated else "time is up"
         frames += 3 * [film_frame(env, observation, info, before, {}, f"step {length}: {end}")]
+    if notes is not None:
+        notes.note(env, observation, info, before, {}, f"step {length}: {end}", None)
     return EpisodeResult(seed, success, total, length, decisions, seconds, forward_passes, error)
 
 

@@ -27,7 +27,13 @@ from wmtoolkit.cli.common import check_out, command_options
     "--mask-ratio", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of hidden cells."
 )
 @click.option("--video", type=click.Path(dir_okay=False, path_type=Path), help="GIF or MP4 of one episode.")
-@click.option("--video-episode", type=click.IntRange(0), default=0, show_default=True, help="Which one, from 0.")
+@click.option(
+    "--explain",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder for a page (and a film) of why it did what it did in one episode.",
+)
+@click.option("--video-episode", type=click.IntRange(0), default=0, show_default=True, help="Of --video and --explain.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for results.json.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @command_options
