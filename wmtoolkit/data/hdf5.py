@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5o, h5s, h5t
+from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 
 from wmtoolkit.data.splits import SPLITS
 from wmtoolkit.errors import UserError
@@ -25,7 +26,17 @@ from wmtoolkit.world.trajectory import BEHAVIOURS, Trajectory
 FILE_NAME = "main_data.hdf5"
 _SHARED_ARRAYS = 4000
 """Arrays kept at hand for sharing; open handles cost memory."""
+_COMPACT_BYTES = 60_000
+"""Arrays up to this size lie in their own header, which saves a write each; HDF5 allows 64 KiB for all of a header."""
 _SCALAR = h5s.create(h5s.SCALAR)
+_COMPACT = h5p.create(h5p.DATASET_CREATE)
+_COMPACT.set_layout(h5d.COMPACT)
+_space = lru_cache(10_000)(h5s.create_simple)
+
+
+@cache
+def _kind(dtype: np.dtype) -> h5t.TypeID:
+    return h5t.py_create(dtype, logical=True)
 
 
 class _OutputFile(io.FileIO):
@@ -111,8 +122,8 @@ class EpisodeWriter:
 
 def _array(group: Any, name: str, values: np.ndarray) -> h5d.DatasetID:
     values = np.ascontiguousarray(values)
-    kind = h5t.py_create(values.dtype, logical=True)
-    dataset = h5d.create(group, name.encode(), kind, h5s.create_simple(values.shape))
+    layout = _COMPACT if values.nbytes <= _COMPACT_BYTES else None
+    dataset = h5d.create(group, name.encode(), _kind(values.dtype), _space(values.shape), layout)
     if values.size:
         dataset.write(h5s.ALL, h5s.ALL, values)
     return dataset
@@ -120,7 +131,7 @@ def _array(group: Any, name: str, values: np.ndarray) -> h5d.DatasetID:
 
 def _attribute(group: Any, name: str, value: int | str) -> None:
     scalar = np.array(value.encode() if isinstance(value, str) else np.int64(value))
-    h5a.create(group, name.encode(), h5t.py_create(scalar.dtype, logical=True), _SCALAR).write(scalar)
+    h5a.create(group, name.encode(), _kind(scalar.dtype), _SCALAR).write(scalar)
 
 
 def read_episodes(

@@ -6,7 +6,8 @@ Here the 49 cells are looked up once and visibility is found row by row from a t
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
+from operator import itemgetter
 from types import MethodType
 from typing import Any
 
@@ -23,6 +24,8 @@ _OFFSETS = [
 ]
 """Displacement of each view cell from the agent: [direction][row, nearest first][column]."""
 _ALL = (1 << grid.VIEW) - 1
+_BITS = tuple(1 << column for column in range(grid.VIEW))
+_UNSEEN = (0, 0, 0)
 _EMPTY = (OBJECT_TO_IDX["empty"], 0, 0)
 _OUTSIDE = (OBJECT_TO_IDX["wall"], {color: index for index, color in IDX_TO_COLOR.items()}["grey"], 0)
 
@@ -50,52 +53,49 @@ def _spread(lit: int, clear: int) -> tuple[int, int]:
     return lit, ahead
 
 
-def _look(env: MiniGridEnv) -> tuple[list[list[Any]], list[int]]:
-    """Cells in view, nearest row first (``False`` outside the world), and each row's mask of seen columns."""
+@lru_cache(10_000)
+def _picker(x: int, y: int, direction: int, width: int, height: int) -> itemgetter:
+    """Picks the 49 cells in view, nearest row first, from a level's cells with one more for what lies outside."""
+    places = ((x + dx, y + dy) for row in _OFFSETS[direction] for dx, dy in row)
+    return itemgetter(*(b * width + a if 0 <= a < width and 0 <= b < height else width * height for a, b in places))
+
+
+def _look(env: MiniGridEnv) -> tuple[list[Any], list[int]]:
+    """The 49 cells in view, nearest row first (``False`` outside the world), and each row's mask of seen columns."""
     x, y = env.agent_pos
-    x, y = int(x), int(y)
-    width, height, cells = env.width, env.height, env.grid.grid
-    rows, masks = [], []
+    cells = list(_picker(int(x), int(y), env.agent_dir, env.width, env.height)([*env.grid.grid, False]))
+    masks = []
     lit = 1 << grid.AGENT_CELL[0]
-    for offsets in _OFFSETS[env.agent_dir]:
-        row: list[Any] = []
+    for first in range(0, grid.VIEW * grid.VIEW, grid.VIEW):
         clear = 0
-        bit = 1
-        for dx, dy in offsets:
-            column, line = x + dx, y + dy
-            if 0 <= column < width and 0 <= line < height:
-                cell = cells[line * width + column]
-                if cell is None or cell.see_behind():
-                    clear |= bit
-            else:
-                cell = False
-            row.append(cell)
-            bit <<= 1
+        for bit, cell in zip(_BITS, cells[first : first + grid.VIEW], strict=True):
+            if cell is None or (cell is not False and cell.see_behind()):
+                clear |= bit
         seen, lit = _spread(lit, clear)
-        rows.append(row)
         masks.append(_ALL if env.see_through_walls else seen)
-    return rows, masks
+    return cells, masks
 
 
 def fast_image(env: MiniGridEnv) -> np.ndarray:
     """The (7, 7, 3) uint8 view that ``env.gen_obs()["image"]`` gives."""
-    rows, masks = _look(env)
-    rows[0][grid.AGENT_CELL[0]] = env.carrying
-    image = np.zeros((grid.VIEW, grid.VIEW, 3), np.uint8)
+    cells, masks = _look(env)
+    cells[grid.AGENT_CELL[0]] = env.carrying
     flat: list[int] = []
-    for row, seen in zip(rows, masks, strict=True):
-        for cell in row:
-            if not seen & 1:
-                flat += (0, 0, 0)
+    shown = iter(cells)
+    for seen in masks:
+        for bit in _BITS:
+            cell = next(shown)
+            if not seen & bit:
+                flat += _UNSEEN
             elif cell is None:
                 flat += _EMPTY
             elif cell is False:
                 flat += _OUTSIDE
             else:
                 flat += cell.encode()
-            seen >>= 1
-    image[:] = np.array(flat, np.uint8).reshape(grid.VIEW, grid.VIEW, 3)[::-1].swapaxes(0, 1)
-    return image
+    # bytearray, not an array of Python ints: several times faster
+    nearest_first = np.frombuffer(bytearray(flat), np.uint8).reshape(grid.VIEW, grid.VIEW, 3)
+    return np.ascontiguousarray(nearest_first[::-1].swapaxes(0, 1))
 
 
 def seen_cells(env: MiniGridEnv) -> list[tuple[int, int]]:
