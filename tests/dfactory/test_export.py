@@ -47,6 +47,7 @@ def test_the_folder_holds_all_that_a_checkout_needs(checkout: Path, merged: Path
         "data/any_order_babyai/world.json",
         "data/any_order_babyai/world_layout.json",
         "tasks/any_order/__init__.py",
+        "tasks/any_order/arguments.py",
         "tasks/any_order/layout.py",
         "tasks/any_order/masks.py",
         "tasks/any_order/step.py",

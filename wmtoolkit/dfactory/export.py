@@ -24,6 +24,7 @@ from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, world_co
 DFACTORY, VEOMNI = "92b6890", "600fe6d"
 """Commits of dFactory and of its submodule VeOmni (v0.1.2) that the task is written for."""
 TASK = "train_any_order_babyai.py"
+_PARTS = ("__init__", "arguments", "layout", "masks", "transform", "step")
 _DATA = Path("data/any_order_babyai")
 
 
@@ -91,7 +92,7 @@ def export(
     with whole_folder(out) as folder:
         tasks = folder / "tasks"
         (tasks / "any_order").mkdir(parents=True)
-        for file in (TASK, *(f"any_order/{part}.py" for part in ("__init__", "layout", "masks", "transform", "step"))):
+        for file in (TASK, *(f"any_order/{part}.py" for part in _PARTS)):
             (tasks / file).write_text((package / file).read_text(encoding="utf-8"), encoding="utf-8")
         yaml = filled((package / f"{name}_any_order_babyai.yaml").read_text(encoding="utf-8"), settings)
         _write(folder / "configs" / "sft" / f"{name}_any_order_babyai.yaml", yaml)

@@ -18,18 +18,25 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
+from any_order.arguments import (
+    Arguments,
+    check,
+    check_keys,
+    check_sequences,
+    check_space,
+    check_weights,
+    refusing,
+)
 from any_order.layout import KINDS, Layout
 from any_order.masks import FULL_MIXTURE, MIXTURE
 from any_order.step import backward, clip
 from any_order.transform import WEIGHTS, AnyOrderTransform
-from safetensors import safe_open
 from tqdm import trange
 from veomni.checkpoint import build_checkpointer, ckpt_to_state_dict
 from veomni.data import build_dataloader, build_mapping_dataset
@@ -40,149 +47,24 @@ from veomni.models import build_foundation_model, build_tokenizer, save_model_as
 from veomni.models.registry import ModelRegistry
 from veomni.optim import build_lr_scheduler, build_optimizer
 from veomni.utils import helper
-from veomni.utils.arguments import DataArguments, ModelArguments, TrainingArguments, parse_args, save_args
+from veomni.utils.arguments import parse_args, save_args
 from veomni.utils.device import get_device_type, get_nccl_backend, get_torch_device, synchronize
 
 ModelRegistry.register_modeling_path("models.llada2_moe")
 logger = helper.create_logger(__name__)
 
-MODEL_TYPE = "llada2_moe_veomni"
-"""The config's name for merged experts: dFactory chooses the layout of the experts by it."""
-
-
-@dataclass
-class AnyOrderModelArguments(ModelArguments):
-    attn_implementation: Literal["eager", "sdpa", "flex_attention"] = field(
-        default="sdpa", metadata={"help": "Only sdpa reads the mask as it is meant."}
-    )
-
-
-@dataclass
-class AnyOrderDataArguments(DataArguments):
-    data_type: Literal["tokenid"] = field(default="tokenid", metadata={"help": "Sequences of ids of equal length."})
-    datasets_type: Literal["mapping", "local"] = field(default="mapping", metadata={"help": "JSONL, or Arrow on disk."})
-    text_keys: str = field(default="input_ids", metadata={"help": "Key of the ids."})
-    layout_path: str = field(
-        default="./data/any_order_babyai/world_layout.json", metadata={"help": "Where the world's tokens lie."}
-    )
-    noise_range_low: float = field(default=0.0, metadata={"help": "Smallest ratio of the any-order masks."})
-    noise_range_high: float = field(default=1.0, metadata={"help": "Largest ratio of the any-order masks."})
-    mask_mixture: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Share of each mask under block diffusion; empty: the usual ones."}
-    )
-    full_mask_mixture: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Share of each mask under full attention; empty: the usual ones."}
-    )
-    loss_weights: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Weight of each kind of token; empty: the usual ones. All 1: plain."}
-    )
-    full_attention_share: float = field(
-        default=0.15, metadata={"help": "Share of the sequences under full attention, with block_diffusion_mode."}
-    )
-    behaviour_dropout: float = field(default=0.1, metadata={"help": "Share of sequences that do not say who acted."})
-
-
-@dataclass
-class AnyOrderTrainingArguments(TrainingArguments):
-    beta1: float = field(default=0.9, metadata={"help": "AdamW's beta1."})
-    beta2: float = field(default=0.999, metadata={"help": "AdamW's beta2."})
-    block_diffusion_mode: bool = field(
-        default=True, metadata={"help": "True: 2L layout, block by block. False: full attention over the noisy ids."}
-    )
-    block_size: int = field(default=64, metadata={"help": "Tokens of a block: one time step."})
-    same_token_labels: bool = field(default=True, metadata={"help": "Must be true: a diffusion model is not shifted."})
-
-
-@dataclass
-class Arguments:
-    model: AnyOrderModelArguments = field(default_factory=AnyOrderModelArguments)
-    data: AnyOrderDataArguments = field(default_factory=AnyOrderDataArguments)
-    train: AnyOrderTrainingArguments = field(default_factory=AnyOrderTrainingArguments)
-
 
 def main() -> None:
-    check_keys(sys.argv)
+    with refusing():
+        check_keys(sys.argv)
     dist.init_process_group(backend=get_nccl_backend())
     try:
-        args = parse_args(Arguments)
-        layout = check(args)
+        with refusing():
+            args = parse_args(Arguments)
+            layout = check(args)
         train(args, layout)
-    except ValueError as error:
-        raise SystemExit(f"train_any_order_babyai: {' '.join(str(error).split())}") from None
     finally:
         dist.destroy_process_group()
-
-
-def check_keys(argv: list[str]) -> None:
-    """VeOmni ignores keys it does not know, so a typing error would train something else: refuse it."""
-    groups: dict[str, Any] = {group.name: group.default_factory for group in fields(Arguments)}
-    known = {f"{name}.{entry.name}" for name, kind in groups.items() for entry in fields(kind)}
-    given = [option.partition("=")[0].removeprefix("--") for option in argv[2:] if option.startswith("--")]
-    if len(argv) > 1 and argv[1].endswith((".yaml", ".yml")):
-        document = yaml.safe_load(Path(argv[1]).read_text(encoding="utf-8")) or {}
-        given += [f"{group}.{name}" for group, entries in document.items() for name in entries]
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise SystemExit(f"train_any_order_babyai: unknown key {unknown[0]}; see --help for those that are known")
-
-
-def check(args: Arguments) -> Layout:
-    """Refuse, before anything long starts, what would fail late or train wrong without a word."""
-    layout = Layout.read(args.data.layout_path)
-    train, model = args.train, args.model
-    config = json.loads(Path(model.config_path, "config.json").read_text(encoding="utf-8"))
-    rules = [
-        (train.same_token_labels, "train.same_token_labels must be true: LLaDA2 predicts in place, not the next token"),
-        (
-            train.block_size == layout.block_size,
-            f"train.block_size is {train.block_size}, the data has blocks of {layout.block_size}",
-        ),
-        (
-            model.attn_implementation == "sdpa",
-            f"model.attn_implementation is {model.attn_implementation}; only sdpa reads the mask as it is meant",
-        ),
-        (
-            not (train.rmpad or train.rmpad_with_pos_ids),
-            "train.rmpad and train.rmpad_with_pos_ids must be false: the mask is dense",
-        ),
-        (train.tensor_parallel_size == 1, "train.tensor_parallel_size must be 1"),
-        (
-            train.ulysses_parallel_size == train.context_parallel_size == 1,
-            "train.ulysses_parallel_size and train.context_parallel_size must be 1: a dense mask is not split",
-        ),
-        (
-            config.get("model_type") == MODEL_TYPE,
-            f"{model.config_path}: model_type is {config.get('model_type')}, not {MODEL_TYPE}: use the exported one",
-        ),
-        (
-            config.get("vocab_size") == layout.vocab_size,
-            f"{model.config_path}: vocab_size is {config.get('vocab_size')}, the data needs {layout.vocab_size}: "
-            "the vocabulary was not grown",
-        ),
-        (
-            0 <= args.data.noise_range_low <= args.data.noise_range_high <= 1,
-            "data.noise_range_low and data.noise_range_high must be a range in 0..1",
-        ),
-    ]
-    for holds, complaint in rules:
-        if not holds:
-            raise ValueError(complaint)
-    return layout
-
-
-def check_weights(model: torch.nn.Module, folder: str) -> None:
-    """VeOmni fills weights it does not find with random numbers and only logs it: refuse them instead."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    stored: set[str] = set()
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            stored.update(tensors.keys())
-    missing = sorted(set(model.state_dict()) - stored)
-    if missing:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} weights that would be random, the first {missing[0]}; give a checkpoint "
-            "with merged experts (wmtool convert --mode merge)"
-        )
 
 
 def train(args: Arguments, layout: Layout) -> None:
@@ -205,19 +87,10 @@ def train(args: Arguments, layout: Layout) -> None:
         dp_mode=options.data_parallel_mode,
     )
     tokenizer = build_tokenizer(args.model.tokenizer_path)
-    transform = AnyOrderTransform(
-        layout,
-        args.data.max_seq_len,
-        seed=options.seed,
-        mixture=args.data.mask_mixture or MIXTURE,
-        full_mixture=args.data.full_mask_mixture or FULL_MIXTURE,
-        full_share=args.data.full_attention_share if options.block_diffusion_mode else 1.0,
-        weights={**WEIGHTS, **args.data.loss_weights},
-        noise_range=(args.data.noise_range_low, args.data.noise_range_high),
-        behaviour_dropout=args.data.behaviour_dropout,
-    )
-    loader = build_loader(args, transform)
-    model, model_config = build_model(args)
+    with refusing():
+        transform = build_transform(args, layout)
+        loader = build_loader(args, transform)
+        model, model_config = build_model(args)
     optimizer = build_optimizer(
         model,
         lr=options.lr,
@@ -317,6 +190,21 @@ def train(args: Arguments, layout: Layout) -> None:
     dist.barrier()
 
 
+def build_transform(args: Arguments, layout: Layout) -> AnyOrderTransform:
+    data, options = args.data, args.train
+    return AnyOrderTransform(
+        layout,
+        data.max_seq_len,
+        seed=options.seed,
+        mixture=data.mask_mixture or MIXTURE,
+        full_mixture=data.full_mask_mixture or FULL_MIXTURE,
+        full_share=data.full_attention_share if options.block_diffusion_mode else 1.0,
+        weights={**WEIGHTS, **data.loss_weights},
+        noise_range=(data.noise_range_low, data.noise_range_high),
+        behaviour_dropout=data.behaviour_dropout,
+    )
+
+
 def build_loader(args: Arguments, transform: AnyOrderTransform) -> Any:
     data, options = args.data, args.train
     if data.datasets_type == "local":
@@ -325,11 +213,7 @@ def build_loader(args: Arguments, transform: AnyOrderTransform) -> Any:
         dataset = build_local_dataset(data.train_path, transform=transform)
     else:
         dataset = build_mapping_dataset(data.train_path, transform=transform)
-    if len(dataset) < options.global_batch_size:
-        raise ValueError(
-            f"{data.train_path} has {len(dataset)} sequences, train.global_batch_size is {options.global_batch_size}"
-        )
-    dataset[0]  # of another length or layout? better known now than after the model is loaded
+    check_sequences(dataset, args)
     options.compute_train_steps(data.max_seq_len, data.train_size, len(dataset) / options.data_parallel_size)
     return build_dataloader(
         dataset=dataset,
@@ -364,6 +248,7 @@ def build_model(args: Arguments) -> tuple[torch.nn.Module, Any]:
     )
     config = model.config
     check_weights(model, args.model.model_path)
+    check_space(model, options)
     parallel = build_parallelize_model(
         model,
         init_device=options.init_device,

@@ -1,1 +1,1 @@
-"""Any-order training on trajectories of BabyAI, for dFactory's folder of tasks. Needs torch and numpy, nothing else."""
+"""Any-order training on trajectories of BabyAI, for dFactory's folder of tasks. Needs nothing but its packages."""
