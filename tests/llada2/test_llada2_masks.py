@@ -120,6 +120,18 @@ def test_a_row_that_may_see_nothing_sees_itself_alone(make_model, attention, ids
     torch.testing.assert_close(model(changed, attention_mask=allowed).logits[:, others], out[:, others])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_lowest_value_of_another_type_hides_all_the_same(make_model, ids, dtype):
+    """The original builds its mask in bfloat16, whose lowest value float32 can hold."""
+    allowed = torch.ones(1, 1, 12, 12, dtype=torch.bool)
+    allowed[..., 5, :] = False
+    allowed[..., 3, :6] = False
+    additive = torch.zeros(1, 1, 12, 12, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    model = make_model()
+    expected = model(ids, attention_mask=allowed).logits
+    torch.testing.assert_close(model(ids, attention_mask=additive).logits, expected, atol=1e-6, rtol=0)
+
+
 def test_behind_a_cache_the_own_keys_are_the_last(model, ids):
     cache = BlockCache()
     model(ids[:, :8], past_key_values=cache)

@@ -47,8 +47,9 @@ def additive_mask(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> to
         return _hide(~attention_mask.bool()[:, None, None, :], dtype)
     if attention_mask.dim() != 4:
         raise ValueError(f"attention_mask must be 2-D or 4-D, not of shape {tuple(attention_mask.shape)}")
-    if attention_mask.is_floating_point():
-        mask = attention_mask.to(dtype).clamp(min=lowest)
+    if attention_mask.is_floating_point():  # perhaps of another type, whose lowest value is another number
+        hidden = attention_mask <= torch.finfo(attention_mask.dtype).min
+        mask = attention_mask.to(dtype).clamp(min=lowest).masked_fill(hidden, lowest)
     else:
         mask = _hide(~attention_mask.bool(), dtype)
     queries, keys = mask.shape[-2:]
