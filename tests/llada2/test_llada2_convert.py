@@ -127,8 +127,25 @@ def test_a_killed_conversion_leaves_no_output_and_can_be_repeated(model, tmp_pat
     arguments = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out")]
     assert subprocess.run(arguments, check=False).returncode == 9
     assert not (tmp_path / "out").exists()
+    assert len(list(tmp_path.glob(".out.tmp-*"))) == 1
     convert("merge", tmp_path / "in", tmp_path / "out")
+    assert list(tmp_path.glob(".out.tmp-*")) == []
     assert same(stored(tmp_path / "in"), stored_split(tmp_path))
+
+
+def test_a_folder_that_another_process_is_writing_is_left_to_it(model, tmp_path):
+    model.save_pretrained(tmp_path / "in")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        partial = tmp_path / f".out.tmp-{other.pid}"
+        (partial / "half").mkdir(parents=True)
+        with pytest.raises(UserError, match=f"process {other.pid}"):
+            convert("merge", tmp_path / "in", tmp_path / "out")
+        assert (partial / "half").exists()
+        convert("merge", tmp_path / "in", tmp_path / "elsewhere")
+        assert (partial / "half").exists()
+        other.communicate(b"\n")
+    convert("merge", tmp_path / "in", tmp_path / "out")
+    assert not partial.exists()
 
 
 def stored_split(tmp_path):

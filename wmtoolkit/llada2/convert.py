@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +96,8 @@ def write_checkpoint(
 ) -> dict[str, Any]:
     """Write a checkpoint folder, whole or not at all, with all that lies beside the weights of another.
 
+    It grows as a hidden folder beside ``target``; what a killed process left there is removed first.
+
     Args:
         changes: fields of ``config.json`` to set.
         files: further text files, by name.
@@ -103,15 +106,15 @@ def write_checkpoint(
         {"output_path", "tensors", "bytes", "files"}
 
     Raises:
-        UserError: if the disk is too small.
+        UserError: if the disk is too small, or another process is writing the same folder.
     """
     total = sum(tensor.size for tensor in tensors)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(target)
     free = shutil.disk_usage(target.parent).free
     if free < total:
         raise UserError(f"{target} needs {total:,} bytes, and its disk has {free:,} left; free some or go elsewhere")
-    partial = target.parent / f".{target.name}.tmp-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     partial.mkdir()
     try:
         _copy_small_files(source, partial, changes)
@@ -124,6 +127,25 @@ def write_checkpoint(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return {"output_path": str(target), "tensors": len(tensors), "bytes": total, "files": weights}
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove the half-written folders of processes that are no more."""
+    for folder in target.parent.glob(f".{escape(target.name)}.tmp-*"):
+        owner = folder.name.rpartition("-")[2]
+        if owner.isdigit() and int(owner) != os.getpid() and _runs(int(owner)):
+            raise UserError(f"{target} is being written by process {owner}; wait for it, or end it and delete {folder}")
+        shutil.rmtree(folder)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def _merged(checkpoint: Checkpoint) -> Iterator[TensorToWrite]:
