@@ -96,6 +96,15 @@ def test_rotary_fields_folded_by_newer_transformers_are_unfolded():
     assert "rope_parameters" not in config.to_dict()
 
 
+def test_rope_scaling_is_kept_and_unfolded_too(tmp_path):
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+    LLaDA2MoeConfig(rope_scaling=scaling).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["rope_scaling"] == scaling
+    assert LLaDA2MoeConfig.from_pretrained(tmp_path).rope_type == "yarn"
+    folded = LLaDA2MoeConfig(rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 5000.0})
+    assert (folded.rope_theta, folded.rope_scaling) == (5000.0, {"rope_type": "yarn", "factor": 4.0})
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -161,8 +170,12 @@ def test_ignored_and_generic_fields_are_kept():
         ({"moe_intermediate_size": None}, "moe_intermediate_size"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"pad_token_id": 50}, "pad_token_id"),
+        ({"pad_token_id": -51}, "pad_token_id"),
         ({"hidden_act": "wiggle"}, "hidden_act"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "llama3", "factor": 2.0, "low_freq_factor": "1"}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "head_dim": 4}, "rope_scaling"),
         ({"partial_rotary_factor": 0.25}, "partial_rotary_factor"),
         ({"partial_rotary_factor": 2.0}, "partial_rotary_factor"),
     ],

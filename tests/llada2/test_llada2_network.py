@@ -265,23 +265,6 @@ def test_glm4_moe_with_the_same_weights_gives_the_same(model, twin, twin_names, 
         torch.testing.assert_close(gradient, gradients[name], atol=1e-6, rtol=1e-4, msg=lambda m, name=name: name + m)
 
 
-def test_equal_axes_turn_as_one_axis_does(make_model, ids):
-    plain, axes = make_model(), make_model(rope_axes=3)
-    axes.load_state_dict(plain.state_dict())
-    positions = torch.randint(0, 100, ids.shape)
-    expected = plain(ids, position_ids=positions).logits
-    torch.testing.assert_close(axes(ids, position_ids=positions).logits, expected)
-    torch.testing.assert_close(axes(ids, position_ids=positions.expand(3, -1, -1)).logits, expected)
-    different = torch.stack([positions, positions.flip(1), positions])  # a shift would change nothing
-    assert (axes(ids, position_ids=different).logits - expected).abs().max() > 1e-3
-
-
-def test_positions_of_other_axes_than_the_config_has_are_refused(make_model, ids):
-    for axes in (1, 3):
-        with pytest.raises(ValueError, match=f"rope_axes is {axes}"):
-            make_model(rope_axes=axes)(ids, position_ids=torch.zeros(2, *ids.shape, dtype=torch.long))
-
-
 def test_attention_weights_are_put_out_where_there_are_any(model, ids):
     with pytest.raises(ValueError, match="eager"):
         model(ids, output_attentions=True)
@@ -290,26 +273,6 @@ def test_attention_weights_are_put_out_where_there_are_any(model, ids):
     weights = model(ids, output_attentions=True).attentions
     assert [tuple(layer.shape) for layer in weights] == [(2, 4, 12, 12)] * 3
     torch.testing.assert_close(weights[0].sum(-1), torch.ones(2, 4, 12))
-
-
-def test_an_axis_turns_its_own_pairs(make_model):
-    rotary = make_model(rope_axes=2).model.rotary_emb
-    positions = torch.tensor([[[3]], [[8]]])
-    cos, sin = rotary(positions, torch.float32)
-    for j in range(3):
-        angle = (3, 8)[j % 2] * 600000 ** (-2 * j / 6)
-        assert cos[0, 0, 0, j].item() == pytest.approx(math.cos(angle), abs=1e-5)
-        assert sin[0, 0, 0, j + 3].item() == pytest.approx(math.sin(angle), abs=1e-5)
-
-
-def test_frequencies_survive_a_change_of_type(make_model, ids):
-    """In bfloat16 the angle of position 5000 would be off by tens of radians."""
-    far = torch.arange(5000, 5012)[None]
-    model = make_model()
-    expected = model(ids, position_ids=far).logits
-    again = make_model().to(torch.bfloat16).float()
-    again.load_state_dict(model.state_dict())
-    torch.testing.assert_close(again(ids, position_ids=far).logits, expected)
 
 
 def test_bfloat16_router_stays_in_float32(make_model, ids):

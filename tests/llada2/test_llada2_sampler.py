@@ -391,6 +391,22 @@ def test_bfloat16_decodes(make_model):
         assert answers.shape == (3, 14)
 
 
+def test_without_an_end_token_no_row_ends(model):
+    batch = prompts(12, 7)
+    assert any(END in row for row in model.generate(batch, **COMMON).tolist())
+    endless = model.generate(batch, **{**COMMON, "eos_id": None})
+    assert torch.equal(endless, model.generate(batch, **{**COMMON, "eos_id": 49}))
+    assert endless.shape == (12, 14)
+
+
+def test_prompts_go_by_the_originals_name_too(model):
+    batch = prompts(2, 7)
+    assert torch.equal(model.generate(inputs=batch, **COMMON), model.generate(batch, **COMMON))
+    for wrong in ({}, {"inputs": batch, "input_ids": batch}):
+        with pytest.raises(TypeError, match="input_ids"):
+            model.generate(**wrong, **COMMON)
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -401,6 +417,8 @@ def test_bfloat16_decodes(make_model):
         ({"minimal_topk": 20}, "steps is 0"),
         ({"temperature": -1.0}, "temperature"),
         ({"prompt_lengths": torch.tensor([9])}, "prompt_lengths"),
+        ({"order": "randm"}, "order is 'randm'"),
+        ({"editing_threshold": 0.5, "num_to_transfer": 0}, "num_to_transfer"),
     ],
 )
 def test_wrong_options_are_named(model, wrong, named):

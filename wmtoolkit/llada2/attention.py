@@ -1,4 +1,4 @@
-"""Attention of a layer: fused projection, normed heads, partial rotary positions, several implementations."""
+"""Attention of a layer: fused projection, normed and rotated heads, several implementations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from wmtoolkit.llada2.cache import BlockCache
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
+from wmtoolkit.llada2.rotary import rotate
 
 
 class LLaDA2MoeRMSNorm(nn.Module):
@@ -26,39 +27,6 @@ class LLaDA2MoeRMSNorm(nn.Module):
         wide = hidden.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(hidden.dtype)
-
-
-class LLaDA2MoeRotaryEmbedding(nn.Module):
-    """Cosines and sines of the rotary angles, one frequency a channel pair, computed in float32."""
-
-    def __init__(self, config: LLaDA2MoeConfig) -> None:
-        super().__init__()
-        assert config.head_dim is not None
-        self.axes = config.rope_axes
-        self.theta = config.rope_theta
-        self.dim = int(config.head_dim * config.partial_rotary_factor)
-
-    def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """position_ids (batch, length) or (axes, batch, length) -> cos and sin, (batch, 1, length, rotary dim)."""
-        # No buffer: frequencies that follow the model into bfloat16 would turn by wrong angles.
-        exponents = torch.arange(0, self.dim, 2, dtype=torch.float32, device=position_ids.device) / self.dim
-        frequencies = 1.0 / self.theta**exponents
-        positions = position_ids if position_ids.dim() == 3 else position_ids.expand(self.axes, *position_ids.shape)
-        if positions.shape[0] != self.axes:
-            raise ValueError(f"position_ids have {positions.shape[0]} axes, the config's rope_axes is {self.axes}")
-        pairs = torch.arange(self.dim // 2, device=positions.device) % self.axes
-        angles = positions.float()[pairs].permute(1, 2, 0) * frequencies
-        angles = torch.cat([angles, angles], dim=-1)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the first channels of each head; pairs are (j, j + rotary_dim/2)."""
-    dim = cos.shape[-1]
-    turning, passing = states[..., :dim], states[..., dim:]
-    low, high = turning.chunk(2, dim=-1)
-    turned = turning * cos + torch.cat([-high, low], dim=-1) * sin
-    return torch.cat([turned, passing], dim=-1)
 
 
 class LLaDA2MoeAttention(nn.Module):
@@ -90,8 +58,8 @@ class LLaDA2MoeAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        query = _rotate(self.query_layernorm(query), *rotary)
-        key = _rotate(self.key_layernorm(key), *rotary)
+        query = rotate(self.query_layernorm(query), *rotary)
+        key = rotate(self.key_layernorm(key), *rotary)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         implementation = self.config._attn_implementation

@@ -18,11 +18,21 @@ MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
 ORIGINAL_ARCHITECTURE = "LLaDA2MoeModelLM"
 """What the original's loaders look up in ``architectures``; saved instead of our class name."""
 
+ROPE_TYPES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""Kinds of ``rope_scaling`` and the numbers each needs."""
+
 # Fields that released LLaDA2 and Ling-family configs carry and the original network never reads.
 _CARRIED = (
     "auto_map image_patch_token moe_router_enable_expert_bias moe_shared_expert_intermediate_size "
-    "mtp_loss_scaling_factor norm_softmax norm_topk_prob num_nextn_predict_layers rope_interleave rotary_dim "
-    "router_dtype router_type score_function seq_length topk_method use_rmsnorm using_split_qkv_in_self_attention"
+    "mtp_loss_scaling_factor norm_softmax norm_topk_prob num_nextn_predict_layers pretraining_tp rope_interleave "
+    "rotary_dim router_dtype router_type score_function seq_length topk_method use_rmsnorm "
+    "using_split_qkv_in_self_attention"
 )
 # Fields that Transformers 4 and 5 write into, or read from, the config of any model.
 _GENERIC = (
@@ -44,6 +54,8 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         num_key_value_heads: 0 means one for each query head.
         head_dim: width of one attention head; ``hidden_size / num_attention_heads`` when not given.
         partial_rotary_factor: share of a head's channels that rotate (the first ones).
+        rope_scaling: how the rotary frequencies are stretched for longer texts, as Transformers 4 names and computes
+            it (``{"type": "yarn", "factor": 4.0}``); None in every released LLaDA2.0.
         first_k_dense_replace: number of leading layers with a dense MLP instead of experts.
         n_group, topk_group: experts are chosen from the best ``topk_group`` of ``n_group`` contiguous groups.
         routed_scaling_factor: factor on the normalised weights of the chosen experts.
@@ -158,6 +170,12 @@ class LLaDA2MoeConfig(PreTrainedConfig):
     def torch_dtype(self, value: torch.dtype | None) -> None:
         self.dtype = value
 
+    @property
+    def rope_type(self) -> str:
+        """Kind of ``rope_scaling``: a key of ``ROPE_TYPES`` if a network can be built."""
+        scaling = self.rope_scaling or {}
+        return str(scaling.get("rope_type", scaling.get("type", "default")))
+
     def check_buildable(self) -> None:
         """Raise a UserError that names the field if no network can be built from this configuration."""
         dense, sparse = self.first_k_dense_replace > 0, self.first_k_dense_replace < self.num_hidden_layers
@@ -170,17 +188,26 @@ class LLaDA2MoeConfig(PreTrainedConfig):
             if (getattr(self, name) or 0) <= 0:
                 raise UserError(f"config field {name} must be positive; it is {getattr(self, name)!r}")
         assert self.head_dim is not None
-        rope_scaling = self.rope_scaling or {}
+        scaling = self.rope_scaling or {}
+        rotary = int(self.head_dim * self.partial_rotary_factor)
+        wanting = [
+            name for name in ROPE_TYPES.get(self.rope_type, ()) if not isinstance(scaling.get(name), int | float)
+        ]
         rules = [
             (self.num_attention_heads % self.num_key_value_heads == 0, "num_key_value_heads must divide the heads"),
             (0 <= self.partial_rotary_factor <= 1, "partial_rotary_factor must be between 0 and 1"),
-            (int(self.head_dim * self.partial_rotary_factor) % 2 == 0, "partial_rotary_factor x head_dim must be even"),
+            (rotary % 2 == 0, "partial_rotary_factor x head_dim must be even"),
+            (self.rope_type in ROPE_TYPES, f"rope_scaling must be null or of type {', '.join(ROPE_TYPES)}"),
+            (not wanting, f"rope_scaling of type {self.rope_type} needs the number {' and '.join(wanting)}"),
             (
-                rope_scaling.get("rope_type", rope_scaling.get("type", "default")) == "default",
-                "rope_scaling is not supported: released LLaDA2 models have null",
+                rotary > 2 or self.rope_type != "dynamic",
+                "rope_scaling of type dynamic needs more than one channel pair",
             ),
             (self.hidden_act in ACT2FN, "hidden_act must be an activation of Transformers"),
-            (self.pad_token_id is None or self.pad_token_id < self.vocab_size, "pad_token_id must be below vocab_size"),
+            (
+                self.pad_token_id is None or -self.vocab_size <= self.pad_token_id < self.vocab_size,
+                "pad_token_id must be below vocab_size",
+            ),
             (self.first_k_dense_replace >= 0, "first_k_dense_replace must not be negative"),
             ((self.num_shared_experts or 0) >= 0, "num_shared_experts must not be negative"),
         ]
@@ -198,6 +225,20 @@ class LLaDA2MoeConfig(PreTrainedConfig):
         for holds, complaint in rules:
             if not holds:
                 raise UserError(f"config field {complaint}; it is {getattr(self, complaint.split()[0])!r}")
+
+    def _rotary_rules(self) -> list[tuple[bool, str]]:
+        """Whether each rule about rotary positions holds, and the complaint if not, which begins with the field."""
+        assert self.head_dim is not None
+        scaling, kind = self.rope_scaling or {}, self.rope_type
+        channels = int(self.head_dim * self.partial_rotary_factor)
+        wanting = [name for name in ROPE_TYPES.get(kind, ()) if not isinstance(scaling.get(name), int | float)]
+        return [
+            (0 <= self.partial_rotary_factor <= 1, "partial_rotary_factor must be between 0 and 1"),
+            (channels % 2 == 0, "partial_rotary_factor x head_dim must be even"),
+            (kind in ROPE_TYPES, f"rope_scaling must be null or of type {', '.join(ROPE_TYPES)}"),
+            (not wanting, f"rope_scaling of type {kind} needs the number {' and '.join(wanting)}"),
+            (kind != "dynamic" or channels > 2, "rope_scaling of type dynamic needs two channel pairs that turn"),
+        ]
 
 
 def _check_json(file: Path) -> None:

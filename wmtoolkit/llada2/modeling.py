@@ -20,13 +20,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import can_return_tuple
 
-from wmtoolkit.llada2.attention import LLaDA2MoeAttention, LLaDA2MoeRMSNorm, LLaDA2MoeRotaryEmbedding
+from wmtoolkit.llada2.attention import LLaDA2MoeAttention, LLaDA2MoeRMSNorm
 from wmtoolkit.llada2.cache import BlockCache
 from wmtoolkit.llada2.configuration import LLaDA2MoeConfig
 from wmtoolkit.llada2.experts import SORTED_MM
 from wmtoolkit.llada2.masks import additive_mask
 from wmtoolkit.llada2.objective import masked_cross_entropy
 from wmtoolkit.llada2.pretrained import CheckpointedModel
+from wmtoolkit.llada2.rotary import LLaDA2MoeRotaryEmbedding
 from wmtoolkit.llada2.sampler import generate
 
 
@@ -316,6 +317,15 @@ class LLaDA2MoeForCausalLM(LLaDA2MoePreTrainedModel):
             router_logits=outputs.router_logits,
         )
 
-    def generate(self, input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Continue prompts by block diffusion; see ``sampler.generate`` for the options."""
-        return generate(self, input_ids, **options)
+    def generate(
+        self, input_ids: torch.Tensor | None = None, *, inputs: torch.Tensor | None = None, **options: Any
+    ) -> torch.Tensor:
+        """Continue prompts by block diffusion; see ``sampler.generate`` for the options.
+
+        Args:
+            inputs: the original's name of ``input_ids``.
+        """
+        prompts = inputs if input_ids is None else input_ids
+        if prompts is None or (input_ids is not None and inputs is not None):
+            raise TypeError("generate takes exactly one of input_ids and inputs")
+        return generate(self, prompts, **options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from wmtoolkit.llada2.modeling import LLaDA2MoeForCausalLM
 
 Order = Literal["confidence", "entropy", "random", "fixed"]
+NO_TOKEN = -1
+"""An id that no token has."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def generate(
     eos_early_stop: bool = False,
     minimal_topk: int = 1,
     threshold: float = 0.95,
-    eos_id: int = 156892,
+    eos_id: int | None = 156892,
     mask_id: int = 156895,
     generator: torch.Generator | None = None,
     prompt_lengths: torch.Tensor | None = None,
@@ -73,6 +75,7 @@ def generate(
             the block, and every token whose confidence exceeds ``threshold``.
         eos_early_stop: stop a row inside a block, as soon as all before its first ``eos_id`` is filled. Without it
             a row stops after the block that holds one.
+        eos_id: None never ends a row.
         prompt_lengths: long (batch,); prompts shorter than ``input_ids`` is wide, which is then padded on the right.
         order: which masked tokens go first: surest (LLaDA2's rule), of least ``entropy``, ``random``, or ``fixed``
             from left to right. Only LLaDA2's own uses the threshold.
@@ -80,23 +83,22 @@ def generate(
             ones that it would now choose otherwise with more confidence than this. ``steps`` is then ignored; after
             the last mask at most ``max_post_steps`` passes follow. From pass ``block_length`` on the mask itself is
             no candidate, so a block always fills. Rows stop at ``eos_id`` only with ``eos_early_stop``.
-        use_cache: keep the keys and values of finished blocks; the same result as without, faster.
+        use_cache: keep the keys and values of finished blocks; the same result as without, faster. Without effect
+            where ``rope_scaling`` turns earlier tokens anew as the text grows.
 
     Returns:
         Long (batch, at most ``gen_length``): the generated ids alone, up to and with the first ``eos_id``, padded
         with the config's pad token (``eos_id`` if it has none).
     """
     lengths = _prompt_lengths(input_ids, prompt_lengths)
-    for name, value in {"block_length": block_length, "gen_length": gen_length, "minimal_topk": minimal_topk}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
+    _check(order, model.config.vocab_size, mask_id=mask_id, temperature=temperature)
+    _check_positive(
+        block_length=block_length, gen_length=gen_length, minimal_topk=minimal_topk, num_to_transfer=num_to_transfer
+    )
     steps = min(steps, gen_length // minimal_topk)
     if steps < 1:
         raise UserError(f"steps is {steps} (at most gen_length // minimal_topk); it must be at least 1")
-    if temperature < 0:
-        raise UserError(f"temperature is {temperature}; it must not be negative")
-    if not 0 <= mask_id < model.config.vocab_size:
-        raise UserError(f"mask_id {mask_id} is not in the vocabulary of {model.config.vocab_size}; give its own")
+    eos_id = NO_TOKEN if eos_id is None else eos_id
     rules = _Rules(temperature, top_k, top_p, threshold, order, mask_id, generator)
     blocks = (lengths + gen_length + block_length - 1) // block_length  # a row's blocks, the prompt's included
     ids = input_ids.new_full((len(input_ids), int(blocks.max()) * block_length), mask_id)
@@ -105,7 +107,7 @@ def generate(
     ids[:, :width] = torch.where(is_prompt[:, :width], input_ids, mask_id)
 
     first = int(lengths.min()) // block_length
-    passes = _Passes(model, ids, block_length, first, use_cache)
+    passes = _Passes(model, ids, block_length, first, use_cache and not model.model.rotary_emb.follows_length)
     for block in range(first, int(blocks.max())):
         end = (block + 1) * block_length
         begun = lengths[passes.rows] // block_length <= block  # in others the block is prompt from end to end
@@ -286,6 +288,21 @@ def _stopped(ids: torch.Tensor, rows: torch.Tensor, is_prompt: torch.Tensor, eos
     ends = (ids == eos_id) & ~prompt
     before_end = ends.cumsum(-1) == 0
     return ends.any(-1) & ~((ids == mask_id) & ~prompt & before_end).any(-1)
+
+
+def _check(order: str, vocab_size: int, *, mask_id: int, temperature: float) -> None:
+    if order not in get_args(Order):
+        raise UserError(f"order is {order!r}; it can be {', '.join(get_args(Order))}")
+    if temperature < 0:
+        raise UserError(f"temperature is {temperature}; it must not be negative")
+    if not 0 <= mask_id < vocab_size:
+        raise UserError(f"mask_id {mask_id} is not in the vocabulary of {vocab_size}; give its own")
+
+
+def _check_positive(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
 
 
 def _prompt_lengths(input_ids: torch.Tensor, prompt_lengths: torch.Tensor | None) -> torch.Tensor:
