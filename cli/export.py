@@ -69,4 +69,6 @@ def export(target: str, checkpoint: Path, out: Path, seed: int | None, **options
 
     names = ["max_seq_len", "block_size", "ranks", "micro_batch_size", "global_batch_size", "offload", "dfactory"]
     result = export_task(options["data"], checkpoint, out, **{name: options[name] for name in names})
-    return {**result, "text": f"{out}: {result['sequences']:,} sequences, {result['tokens']:,} tokens; see its README"}
+    unchecked = "" if options["dfactory"] else "; versions unchecked: --dfactory DIR checks those of a checkout"
+    made = f"{out}: {result['sequences']:,} sequences, {result['tokens']:,} tokens; its README says what comes next"
+    return {**result, "text": made + unchecked}

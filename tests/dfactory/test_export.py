@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from wmtoolkit.cli.main import main
 from wmtoolkit.data import open_store
 from wmtoolkit.dfactory.export import export, filled
 from wmtoolkit.dfactory.plain import export_plain
+from wmtoolkit.dfactory.readme import readme
 from wmtoolkit.dfactory.sequences import sequences
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM, block_causal_mask
@@ -59,9 +61,20 @@ def test_the_folder_holds_all_that_a_checkout_needs(checkout: Path, merged: Path
     assert settings["data"]["max_seq_len"] == LENGTH
     assert settings["train"]["block_size"] == 64
     assert settings["train"]["global_batch_size"] == 4
-    readme = (checkout / "README_any_order_babyai.md").read_text()
-    assert "sh train.sh tasks/train_any_order_babyai.py" in readme
-    assert "on 2 GPUs" in readme
+    text = (checkout / "README_any_order_babyai.md").read_text()
+    assert "export NPROC_PER_NODE=2\n" in text
+    assert "sh train.sh tasks/train_any_order_babyai.py" in text
+    for path in re.findall(r"`((?:tasks|configs|data)/[^`]*)`", text):
+        assert (checkout / path).exists(), path
+
+
+def test_the_readme_of_two_nodes_says_how_each_is_started() -> None:
+    settings = {"model_path": "/w", "max_seq_len": 2048, "global_batch_size": 16, "micro_batch_size": 1}
+    text = readme("llada2_flash", 16, 102_890_000_000, settings)
+    assert "export NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 " in text
+    assert "on each of 2 nodes" in text
+    assert "MASTER_ADDR=" in text
+    assert "takes about 1,440.5 GB" in text
 
 
 def test_what_runs_in_a_checkout_imports_nothing_of_ours(checkout: Path) -> None:
@@ -117,7 +130,7 @@ def test_one_frame_is_shared_by_the_parts_of_a_long_episode(merged: Path, episod
         ({"ranks": 3, "global_batch_size": 8}, "--global-batch-size 8 is no multiple of 3 ranks"),
         ({"global_batch_size": 16}, "which CPU offload forbids; take 8, or --no-offload"),
         ({"ranks": 0}, "must be at least 1"),
-        ({"recent": 0}, "--recent 0 must be at least 1"),
+        ({"recent": 0}, "recent is 0 and span 12; they must be at least 1 and 2"),
         ({"ranks": 64, "micro_batch_size": 64, "max_seq_len": 256}, "fewer than a batch of 4096"),
     ],
 )
@@ -183,8 +196,11 @@ def test_a_full_disk_is_known_before_anything_is_written(
 
 
 def test_values_of_the_yaml_are_replaced_and_comments_kept() -> None:
-    text = "a:\n  max_seq_len: 2048   # whole blocks\n  other: 1\n"
-    assert filled(text, {"max_seq_len": 256}) == "a:\n  max_seq_len: 256   # whole blocks\n  other: 1\n"
+    text = "a:\n  max_seq_len: 2048   # whole blocks\n  path: ./x   # where\n"
+    changed = filled(text, {"max_seq_len": 256, "path": "/mnt/my models #2: new"})
+    assert changed.split("\n")[1] == "  max_seq_len: 256    # whole blocks"
+    assert yaml.safe_load(changed) == {"a": {"max_seq_len": 256, "path": "/mnt/my models #2: new"}}
+    assert changed.split("\n")[2].endswith(" # where")
 
 
 def test_the_command_does_all_three(data: Path, text_checkpoint: Path, merged: Path, tmp_path: Path) -> None:

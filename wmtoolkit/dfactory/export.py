@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,17 +13,17 @@ from typing import Any
 
 from wmtoolkit.data import open_store
 from wmtoolkit.data.files import whole_folder
+from wmtoolkit.dfactory.readme import VEOMNI, readme
 from wmtoolkit.dfactory.sequences import layout_document, sequences
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2.checkpoint import open_checkpoint
 from wmtoolkit.llada2.convert import check_new
 from wmtoolkit.llada2.released import RELEASED
+from wmtoolkit.llada2.scale import count_parameters
 from wmtoolkit.progress import progress
 from wmtoolkit.world import checkpoint as world_checkpoint
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, world_config
 
-DFACTORY, VEOMNI = "92b6890", "600fe6d"
-"""Commits of dFactory and of its submodule VeOmni (v0.1.2) that the task is written for."""
 TASK = "train_any_order_babyai.py"
 _PARTS = ("__init__", "arguments", "layout", "masks", "transform", "step")
 _DATA = Path("data/any_order_babyai")
@@ -71,7 +72,7 @@ def export(
     _check_lengths(text, max_seq_len, block_size)
     batch = _check_ranks(ranks, micro_batch_size, global_batch_size, offload)
     if recent < 1 or span < 2:
-        raise UserError(f"--recent {recent} must be at least 1 and --span {span} at least 2")
+        raise UserError(f"recent is {recent} and span {span}; they must be at least 1 and 2")
     if dfactory is not None:
         check_checkout(dfactory)
     store = open_store(list(data), split)
@@ -106,20 +107,22 @@ def export(
         world["world"] |= {"recent": min(recent, seen), "span": min(span, seen + 1)}
         world |= {"levels": sorted(store.level_ids), "data": store.fingerprint}
         _write(folder / _DATA / "world.json", json.dumps(world, indent=2))
-        readme = _README.format(name=name, ranks=ranks, batch=batch, dfactory=DFACTORY, veomni=VEOMNI, **settings)
-        _write(folder / "README_any_order_babyai.md", readme)
+        parameters = count_parameters(open_checkpoint(checkpoint).config)["total"]
+        _write(folder / "README_any_order_babyai.md", readme(name, ranks, parameters, settings))
     tokens = count * max_seq_len
     return {"out": str(out), "sequences": count, "tokens": tokens, "episodes": len(store), "train": settings}
 
 
 def filled(yaml: str, settings: dict[str, Any]) -> str:
-    """A YAML with the values of some keys replaced, comments kept."""
+    """A YAML with the values of some keys replaced; comments stay, in their columns."""
     lines = yaml.split("\n")
     for key, value in settings.items():
         (place,) = [number for number, line in enumerate(lines) if line.startswith(f"  {key}: ")]
-        before, _, rest = lines[place].partition(": ")
-        _, space, comment = rest.partition(" ")
-        lines[place] = f"{before}: {value}{space}{comment}"
+        plain = re.fullmatch(r"[\w./-]+", str(value))
+        line = f"  {key}: {value if plain else json.dumps(str(value))}"
+        _, mark, comment = lines[place].partition("#")
+        column = lines[place].index("#") if mark else 0
+        lines[place] = f"{line:{column - 1}} #{comment}" if mark else line
     return "\n".join(lines)
 
 
@@ -225,35 +228,3 @@ def _write_sequences(file: Path, store: Any, text: TextVocabulary, length: int) 
                 count += 1
             bar.advance()
     return count
-
-
-_README = """\
-# Any-order world models of BabyAI in dFactory
-
-Copy this folder over the root of a dFactory checkout (commit {dfactory}, submodule VeOmni v0.1.2 {veomni}) and run
-there, on {ranks} GPUs:
-
-    PYTHONPATH=$(pwd)/VeOmni:$PYTHONPATH sh train.sh tasks/train_any_order_babyai.py \\
-        configs/sft/{name}_any_order_babyai.yaml
-
-`--train.lr 2e-5` and the like override the YAML. A step takes {batch} sequences of {max_seq_len} tokens, of which the
-network sees twice as many; losses go to `metrics.jsonl` in the output folder. Wrong settings are refused at the start.
-
-| here | what |
-| --- | --- |
-| `tasks/train_any_order_babyai.py`, `tasks/any_order/` | the task; needs nothing but dFactory's own packages |
-| `configs/sft/{name}_any_order_babyai.yaml` | its settings |
-| `configs/model_configs/{name}_world/` | the architecture with the grown vocabulary |
-| `data/any_order_babyai/train.jsonl` | one line a sequence: `input_ids`, `prompt_lengths`, `first_frame`, `id` |
-| `data/any_order_babyai/world_layout.json`, `world.json` | where the world's tokens lie; what wmtoolkit reads back |
-
-The weights are read from {model_path}.
-
-Afterwards, where wmtoolkit is installed:
-
-    wmtool convert --mode split -i OUTPUT/checkpoints/global_step_N/hf_ckpt -o {name}-babyai
-    wmtool evaluate --checkpoint {name}-babyai --data ...
-
-dFactory saves in bfloat16. For other programs that read LLaDA2, set `model_type` in `config.json` back to `llada2_moe`
-and copy `modeling_llada2_moe.py` from the base model.
-"""
