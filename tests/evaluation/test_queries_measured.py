@@ -186,7 +186,9 @@ def test_the_outcome_is_hidden_at_every_position(world_model: AnyOrderWorldModel
 
 def test_a_swapped_mission_names_other_objects(episodes: list[Trajectory]) -> None:
     missions = ["go to the red ball", "go to a ball", "pick up the blue key", "traverse the rooms"]
-    mixed = [replace(item, mission=text) for item, text in zip(_ended(episodes), missions * 3, strict=False)]
+    mixed = [
+        replace(item, mission=text, level="one") for item, text in zip(_ended(episodes), missions * 3, strict=False)
+    ]
     frames = windows.Frames.from_trajectories(mixed)
     steps = outcome_steps(frames, 100, 5, np.random.default_rng(0))
     for row in np.flatnonzero(steps.outcome == Outcome.SUCCESS):

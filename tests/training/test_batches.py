@@ -15,10 +15,12 @@ from wmtoolkit.training.objective import MaskedReconstruction, weigh
 from wmtoolkit.training.optim import hidden_matrices, schedule
 from wmtoolkit.world import windows
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.grid import WORDS
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BLOCK, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import Outcome
 
+MISSIONS = ("go to the red ball", "go to the blue ball", "go to a ball")
 CONFIG = load_config("tiny", ["training.batch_size=32"])
 
 
@@ -85,6 +87,29 @@ def test_a_noisy_block_sees_its_past_and_not_its_clean_copy(frames: windows.Fram
     assert not batch.attention[:, :, : batch.first, batch.first :].any()
 
 
+def test_a_swapped_mission_is_not_fulfilled_and_nobody_acted_for_it(episodes: list[Trajectory]) -> None:
+    tokenizer = WorldTokenizer()
+    words = [[tokenizer.words[0] + WORDS.index(word) for word in text.split()] for text in MISSIONS]
+    ended = [
+        replace(
+            episodes[0].prefix(6),
+            mission=text,
+            behaviour="bot",
+            terminations=np.arange(6) == 5,
+            rewards=(np.arange(6) == 5).astype(np.float32),
+        )
+        for text in MISSIONS
+    ]
+    batch = _draw(windows.Frames.from_trajectories(ended), 0, full_share=0.0, ending_share=1.0, swap_share=0.5)
+    outcome = np.where(batch.valid, batch.target[..., OUTCOME], -1)
+    own = np.isin(outcome, tokenizer.outcomes[Outcome.SUCCESS]).any(axis=1)
+    assert 4 < own.sum() < 28
+    np.testing.assert_array_equal(batch.bot.all(axis=1), own)
+    asked = {tuple(row[1:6]) for row in batch.tokens.ids[~own]}
+    assert asked == {tuple(text[:5]) for text in words[:2]}  # the third shares its ball with both
+    assert (outcome[~own].max(axis=1) == tokenizer.outcomes[Outcome.CONTINUE]).all()
+
+
 def test_nothing_hidden_gives_a_loss_of_zero_and_no_nan(frames: windows.Frames) -> None:
     torch.manual_seed(0)
     network = WorldNetwork(WorldNetwork.fitted(CONFIG.model.llada2(), CONFIG.world), CONFIG.world)
@@ -111,7 +136,7 @@ def test_likelihood_weights_are_l_over_hidden(frames: windows.Frames) -> None:
     config = LossConfig(action=1, outcome=1, direction=1, outcome_alone=1, likelihood=True)
     weights = weigh(batch, config).blocks[batch.valid]
     hidden = batch.masks.targets[batch.valid]
-    np.testing.assert_allclose(weights, hidden * (BLOCK / hidden.sum(-1, keepdims=True)), rtol=1e-6)
+    np.testing.assert_allclose(weights, hidden * (BLOCK / np.maximum(hidden.sum(-1, keepdims=True), 1)), rtol=1e-6)
 
 
 def test_muon_moves_the_fused_parameters_themselves() -> None:
@@ -156,5 +181,7 @@ def test_the_router_and_embeddings_are_trained_by_adamw(tiny: dict) -> None:
 def test_the_action_token_alone_is_asked_of_the_policy(frames: windows.Frames) -> None:
     batch = _draw(frames, 0, full_share=1.0, full_mixture={"policy": 1.0})
     weights = weigh(batch, LossConfig()).blocks
-    assert (weights[..., ACTION][batch.valid] > 0).all()
+    asked = batch.valid & batch.masks.targets.any(-1)
+    assert asked.any()
+    assert (weights[..., ACTION][asked] > 0).all()
     assert (weights[..., ACTION + 1 :] == 0).all()

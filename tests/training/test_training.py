@@ -199,7 +199,7 @@ def test_training_starts_from_given_weights(data: str, tmp_path: Path) -> None:
     train(_tiny(*settings), tmp_path / "tuned", [data], init=Path(first["checkpoint"]))
     assert _losses(tmp_path / "tuned")[1] < 0.8 * _losses(tmp_path / "scratch")[1]
     with pytest.raises(UserError, match="does not fit"):
-        train(_tiny("model.num_hidden_layers=3"), tmp_path / "other", [data], init=Path(first["checkpoint"]))
+        train(_tiny("model.head_dim=8"), tmp_path / "other", [data], init=Path(first["checkpoint"]))
 
 
 def test_a_batch_must_divide_among_parts(data: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from wmtoolkit import Trajectory, WorldTokenizer
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.tokenizer import ACTION, FIRST_CELL
+from wmtoolkit.world.tokenizer import ACTION, DIRECTION, FIRST_CELL
 from wmtoolkit.world.tokens import reckon
 
 TOKENIZER = WorldTokenizer()
@@ -48,7 +48,7 @@ def test_a_hidden_action_or_front_cell_leaves_the_pose_unknown(episodes: list[Tr
     blocks = TOKENIZER.encode(episodes[0])[1:]
     position, heading = np.array([4, -2]), np.array(1)
     hidden = blocks[1].copy()
-    hidden[ACTION] = TOKENIZER.mask
+    hidden[[ACTION, DIRECTION]] = TOKENIZER.mask
     moved, turned, known = reckon(hidden, blocks[0], position, heading)
     assert not known
     assert tuple(moved) == (4, -2)
@@ -62,6 +62,20 @@ def test_a_hidden_action_or_front_cell_leaves_the_pose_unknown(episodes: list[Tr
     moved, turned, known = reckon(turn, blind, position, heading)
     assert known
     assert turned == 0
+
+
+@pytest.mark.parametrize(("shown", "known"), [(0, True), (1, False), (2, True), (3, False)])
+def test_a_visible_heading_tells_a_turn_whose_action_is_hidden(
+    episodes: list[Trajectory], shown: int, known: bool
+) -> None:
+    blocks = TOKENIZER.encode(episodes[0])[1:]
+    position, heading = np.array([4, -2]), np.array(1)
+    hidden = blocks[1].copy()
+    hidden[ACTION], hidden[DIRECTION] = TOKENIZER.mask, TOKENIZER.directions.start + shown
+    moved, turned, found = reckon(hidden, blocks[0], position, heading)
+    assert bool(found) is known
+    assert tuple(moved) == (4, -2)
+    assert turned == (shown if known else 1)
 
 
 def test_memory_holds_the_latest_sighting_of_each_place(episodes: list[Trajectory]) -> None:

@@ -81,6 +81,20 @@ def test_goal_masks_share_windows_with_others() -> None:
         masks.draw({"goal": 1}, (4, 4), np.random.default_rng(0))
 
 
+def test_thinned_masks_ask_about_a_uniform_share_of_frames_and_keep_goals() -> None:
+    ends = masks.Ends(np.zeros(6000, int), np.full(6000, 9), np.ones(6000, bool))
+    rng = np.random.default_rng(0)
+    drawn = masks.draw({"goal": 1, "forward": 3}, (6000, 10), rng, ends=ends)
+    thin = masks.thinned(drawn, ends, rng)
+    goal = (drawn.strategy == masks.NAMES.index("goal")).all(axis=1)
+    np.testing.assert_array_equal(thin.targets[goal], drawn.targets[goal])
+    asked = thin.targets[~goal].any(-1).sum(axis=1)
+    assert asked.min() == 1
+    assert np.bincount(asked, minlength=11)[2:] / len(asked) == pytest.approx(np.full(9, 1 / 11), abs=0.02)
+    kept = thin.targets.any(-1)
+    np.testing.assert_array_equal(thin.targets[kept], drawn.targets[kept])
+
+
 def test_fixed_masks_hide_fifteen_percent() -> None:
     assert _draw("fixed").targets.mean() == pytest.approx(0.15, abs=0.01)
 

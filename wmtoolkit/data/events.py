@@ -8,8 +8,7 @@ import numpy as np
 from minigrid.core.constants import OBJECT_TO_IDX
 
 from wmtoolkit.data.store import EpisodeStore
-from wmtoolkit.world import grid
-from wmtoolkit.world.geometry import displacement, front_cells, world_cells
+from wmtoolkit.world import geometry, grid
 
 EVENTS: tuple[str, ...] = (
     "turned",
@@ -39,7 +38,7 @@ def step_events(before: np.ndarray, after: np.ndarray, actions: np.ndarray, mean
     Args:
         before, after: (S, 7, 7, 3) views around each step.
         actions: (S,) actions.
-        meant: (S, objects, colours) bool, whether the mission names such an object; see ``named_objects``.
+        meant: (S, objects, colours) bool, whether the mission names such an object (``world.missions``).
 
     Returns:
         (S,) int64.
@@ -75,31 +74,26 @@ def step_events(before: np.ndarray, after: np.ndarray, actions: np.ndarray, mean
     return result
 
 
-def named_objects(mission: str) -> np.ndarray:
-    """(objects, colours) bool: which coloured objects the words of a mission may mean."""
-    words = set(mission.replace(",", " ").split())
-    colors = np.array([name in words for name in grid.COLORS])
-    if not colors.any():
-        colors[:] = True
-    objects = np.array([name in words for name in grid.OBJECTS])
-    if not objects.any():
-        objects[[OBJECT_TO_IDX[name] for name in ("key", "ball", "box", "door")]] = "object" in words
-    return objects[:, None] & colors[None, :]
-
-
-def revealed_cells(store: EpisodeStore, episode: int) -> tuple[int, int]:
+def revealed_cells(store: EpisodeStore, episodes: range) -> tuple[int, int]:
     """How many visible cells after the first frame show a world cell for the first time, of how many visible ones.
 
     World cells are tracked through the agent's motion, which the views and actions give exactly.
+
+    Args:
+        episodes: successive episodes of the store, counted together.
     """
-    frames = slice(int(store.offsets[episode]), int(store.offsets[episode + 1]))
+    offsets = np.asarray(store.offsets[episodes.start : episodes.stop + 1], dtype=np.int64)
+    frames = slice(int(offsets[0]), int(offsets[-1]))
+    starts = offsets[:-1] - offsets[0]
     images, directions = np.asarray(store.images[frames]), store.directions[frames].astype(np.int64)
-    steps = displacement(directions[:-1], store.actions[frames][1:], front_cells(images[:-1]))
-    positions = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(steps, axis=0)])
-    world = world_cells(positions, directions)
-    keys = (world[..., 0] << 32) + world[..., 1]
+    positions = geometry.positions(images, directions, np.asarray(store.actions[frames]), starts)
+    world = geometry.world_cells(positions, directions)
+    episode_of = np.repeat(np.arange(len(episodes)), np.diff(offsets))
+    keys = (episode_of[:, None, None] << 40) + (world[..., 0] << 20) + world[..., 1]
     seen = images[..., 0] != grid.UNSEEN
     seen[:, *grid.AGENT_CELL] = False  # it shows what is carried
-    frame_of = np.broadcast_to(np.arange(len(images))[:, None, None], seen.shape)[seen]
+    later = np.ones(len(images), dtype=bool)
+    later[starts] = False
+    later_cell = np.broadcast_to(later[:, None, None], seen.shape)[seen]
     _, first = np.unique(keys[seen], return_index=True)
-    return int((frame_of[first] > 0).sum()), int((frame_of > 0).sum())
+    return int(later_cell[first].sum()), int(later_cell.sum())

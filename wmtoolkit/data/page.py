@@ -12,41 +12,63 @@ from jinja2 import Environment
 from minigrid.core.grid import Grid
 from PIL import Image
 
-from wmtoolkit.data.events import EVENTS, named_objects, step_events
+from wmtoolkit.data.events import EVENTS, step_events
 from wmtoolkit.data.files import whole_file
+from wmtoolkit.data.inspection import overlap_text
 from wmtoolkit.data.splits import SPLITS
 from wmtoolkit.data.store import EpisodeStore
 from wmtoolkit.world import grid
+from wmtoolkit.world.missions import named_objects
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 TILE = 12
 FILM_FRAMES = 24
 
 _TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } td, th { padding: .1rem .8rem .1rem 0; text-align: left; font-weight: normal }
-.number { text-align: right; font-variant-numeric: tabular-nums }
-.bar { background: #4a7ebb; height: .8rem; min-width: 1px } .bars td:last-child { width: 26rem }
-.groups { display: flex; flex-wrap: wrap; gap: 0 3rem } code { word-break: break-all }
-.film { display: flex; flex-wrap: wrap; gap: .4rem; margin-bottom: 1.2rem }
-.film figure { margin: 0; width: 84px } .film img { display: block } figcaption { font-size: .7rem; line-height: 1.2 }
+:root { color-scheme: light dark; --text: #1c1e21; --dim: #666b73; --page: #fff; --card: #f5f6f8; --bar: #4a7ebb }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e8eb; --dim: #9aa1ab; --page: #15171a; --card: #1f2226; --bar: #6d9fdb }
+}
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 74rem; padding: 2rem 1.2rem 4rem;
+  color: var(--text); background: var(--page) }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere } h2 { font-size: 1.15rem; margin: 2rem 0 .4rem }
+h3 { font-size: 1rem; margin: 1.4rem 0 0 } p { max-width: 48rem; margin: .3rem 0 } .dim { color: var(--dim) }
+.tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.2rem 0 }
+.tile { background: var(--card); border-radius: .5rem; padding: .6rem 1rem; min-width: 7rem }
+.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
+.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(31rem, 100%), 1fr)); gap: 0 3rem }
+table { border-collapse: collapse; width: 100% }
+td, th { padding: .1rem .8rem .1rem 0; text-align: left; font-weight: normal; white-space: nowrap }
+.number { text-align: right; font-variant-numeric: tabular-nums } td:last-child { width: 100%; padding: 0 }
+.bar { background: var(--bar); height: .75rem; border-radius: .15rem; min-width: 1px }
+pre { background: var(--card); border-radius: .4rem; padding: .6rem .8rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; font-size: .8rem; margin: .4rem 0 }
+.film { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0 1.2rem }
+.film figure { margin: 0; width: 84px } .film img { display: block; border-radius: .2rem }
+figcaption { font-size: .72rem; line-height: 1.25; color: var(--dim); padding-top: .2rem }
 </style></head><body>
 <h1>{{ title }}</h1>
-<table>
-{% for name, value in facts %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}</table>
+<p class="dim">{{ levels }}</p>
+<div class="tiles">
+{% for name, value in tiles %}<div class="tile"><b>{{ value }}</b>{{ name }}</div>
+{% endfor %}</div>
+{% for note in notes %}<p>{{ note }}</p>
+{% endfor %}<pre>{% for command in commands %}{{ command }}
+{% endfor %}fingerprint {{ fingerprint }}</pre>
 <div class="groups">
-{% for heading, bars in histograms %}<section><h2>{{ heading }}</h2><table class="bars">
-{% for name, count, width in bars %}<tr><th>{{ name }}</th><td class="number">{{ count }}</td>
-<td><div class="bar" style="width: {{ width }}%"></div></td></tr>
+{% for heading, bars in histograms %}<section><h2>{{ heading }}</h2><table>
+{% for name, count, width in bars %}<tr><th>{{ name }}</th><td class="number">{{ "{:,}".format(count) }}</td>
+<td>{% if count %}<div class="bar" style="width: {{ width }}%"></div>{% endif %}</td></tr>
 {% endfor %}</table></section>
 {% endfor %}</div>
 <h2>Sample episodes</h2>
+<p class="dim">What the agent saw, step by step; it looks up from the middle of the lowest row, where what it carries
+is drawn.</p>
 {% for film in films %}<h3>{{ film.mission }}</h3>
-<p>{{ film.note }}</p>
+<p class="dim">{{ film.note }}</p>
 <div class="film">
 {% for frame in film.frames %}<figure><img src="data:image/png;base64,{{ frame.png }}" width="84" height="84"
 alt="view after {{ frame.caption }}"><figcaption>{{ frame.caption }}</figcaption></figure>
@@ -65,25 +87,27 @@ def write_page(path: Path, document: dict[str, Any], store: EpisodeStore, films:
         films: how many episodes to show; as many behaviours and endings as possible.
         seed: draws them.
     """
-    repeated = document["duplicates"]
-    facts = [
-        ("levels", ", ".join(document["levels"])),
-        ("episodes", document["episodes"]),
-        ("steps", document["steps"]),
-        ("splits", ", ".join(f"{name} {count}" for name, count in document["splits"].items())),
+    splits = ", ".join(f"{name} {count:,}" for name, count in document["splits"].items())
+    tiles = [
+        ("episodes", f"{document['episodes']:,}"),
+        ("steps", f"{document['steps']:,}"),
         ("success", f"{document['success_rate']:.1%}"),
         ("failure", f"{document['failure_rate']:.1%}"),
         ("out of time", f"{document['truncated_rate']:.1%}"),
         ("cells seen for the first time", f"{document['revealed_cell_share']:.1%}"),
-        ("missions", document["missions"]),
-        ("repeated episodes", repeated["episodes"]),
-        ("test episodes that start like a training one", repeated["test_starts_in_training"]),
-        ("fingerprint", document["fingerprint"]),
-        ("made by", "; ".join(document["commands"])),
+        ("missions", f"{document['missions']:,}"),
+        ("repeated episodes", f"{document['duplicates']['episodes']:,}"),
     ]
-    behaviours = {name: entry["episodes"] for name, entry in document["behaviours"].items()}
+    faults = [f"{name} {count}" for errors in document["errors"] for name, count in errors.items()]
+    notes = [f"Splits: {splits}.", overlap_text(document["duplicates"])]
+    if faults:
+        notes.append(f"What went wrong while collecting: {', '.join(faults)}.")
+    behaviours = {
+        f"{name}, {entry['success_rate']:.0%} success": entry["episodes"]
+        for name, entry in document["behaviours"].items()
+    }
     histograms = [
-        ("Episode lengths", _bars(_length_counts(store))),
+        ("Episode lengths, steps", _bars(_length_counts(store))),
         ("Behaviours, episodes", _bars(behaviours)),
         ("Actions", _bars(document["actions"])),
         ("Events", _bars(document["events"])),
@@ -94,7 +118,11 @@ def write_page(path: Path, document: dict[str, Any], store: EpisodeStore, films:
         .from_string(_TEMPLATE)
         .render(
             title=", ".join(document["datasets"]),
-            facts=facts,
+            levels=", ".join(document["levels"]),
+            tiles=tiles,
+            notes=filter(None, notes),
+            commands=document["commands"],
+            fingerprint=document["fingerprint"],
             histograms=histograms,
             films=[_film(store, episode) for episode in sample_episodes(store, films, np.random.default_rng(seed))],
         )

@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from wmtoolkit.data.events import named_objects
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.prediction import CHUNK, asked_as_bot, next_blocks, outcome_tallies
 from wmtoolkit.evaluation.transitions import all_steps
 from wmtoolkit.world import windows
 from wmtoolkit.world.model import AnyOrderWorldModel
-from wmtoolkit.world.tokenizer import FIRST_WORD, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import FIRST_WORD, OUTCOME
 from wmtoolkit.world.trajectory import Outcome
-
-_TOKENIZER = WorldTokenizer()
 
 
 @dataclass(frozen=True)
@@ -54,21 +51,11 @@ def outcome_steps(frames: windows.Frames, successes: int, others: int, rng: np.r
 
 
 def _other_missions(frames: windows.Frames, episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mission block of another episode that names none of the objects of the own mission; -1 where there is none."""
-    blocks, kind = np.unique(frames.missions[:, FIRST_WORD:], axis=0, return_inverse=True)
-    named = np.stack([named_objects(_text(block)).ravel() for block in blocks])
-    apart = ~(named[:, None] & named[None]).any(-1) & named.any(-1)
-    result = np.full((len(episode), frames.missions.shape[1]), -1)
-    for row, own in enumerate(kind.ravel()[episode]):
-        others = np.flatnonzero(apart[own])
-        if len(others) and named[own].any():
-            result[row] = frames.missions[episode[row]]
-            result[row, FIRST_WORD:] = blocks[rng.choice(others)]
+    """A mission block of the same level that names none of the objects of the own mission; -1 where there is none."""
+    result = frames.missions[episode]
+    result[:, FIRST_WORD:] = frames.other_missions.draw(episode, rng)
+    result[result[:, FIRST_WORD] < 0] = -1
     return result
-
-
-def _text(words: np.ndarray) -> str:
-    return " ".join(_TOKENIZER.names[word] for word in words if word in _TOKENIZER.words)
 
 
 @torch.inference_mode()

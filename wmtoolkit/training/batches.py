@@ -10,7 +10,7 @@ import numpy as np
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import Batch, block_causal_batch, full_attention_batch
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.tokenizer import BEHAVIOUR, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import BEHAVIOUR, FIRST_WORD, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 
 _TOKENIZER = WorldTokenizer()
@@ -29,6 +29,7 @@ class Sampler:
         full_mixture: the same under full attention.
         behaviour_dropout: share of windows whose behaviour token is hidden.
         mission_share: share of full-attention windows in which words of the mission are hidden.
+        swap_share: share of block-causal windows ending in success that get a mission which this does not fulfil.
         largest_ratio: scales the ratios that the any-order strategies draw.
     """
 
@@ -40,6 +41,7 @@ class Sampler:
     behaviour_dropout: float = 0.1
     mission_share: float = 0.3
     event_share: float = 0.0
+    swap_share: float = 0.0
     largest_ratio: float = 1.0
 
 
@@ -57,14 +59,20 @@ def draw_batch(
     count = world.span if full else world.recent + 1
     size = full_size(sampler.batch_size, world) if full else sampler.batch_size
     episode, start = starts(frames, sampler, size, count - 1, rng)
-    window = windows.cut(frames, episode, start, count, world)
+    share = 0.0 if full else sampler.swap_share
+    missions, swapped = _swap_missions(frames, episode, start + count - 1, share, rng)
+    window = windows.cut(frames, episode, start, count, world, missions)
+    ends = _ends(window)
+    window.ids[swapped, ends.last[swapped], OUTCOME] = _TOKENIZER.outcomes.start + Outcome.CONTINUE
     hidden = rng.random(size) < sampler.behaviour_dropout
     window.context.ids[hidden, BEHAVIOUR] = _TOKENIZER.mask
-    bot = np.repeat((frames.behaviours[episode] == BEHAVIOURS.index("bot"))[:, None], count, axis=1)
+    bot = (frames.behaviours[episode] == BEHAVIOURS.index("bot")) & ~swapped  # for that mission nobody acted
+    bot = np.repeat(bot[:, None], count, axis=1)
     if not full:
         drawn = masks.draw(sampler.mixture, (size, world.recent), rng, largest=sampler.largest_ratio)
         return block_causal_batch(window, drawn, bot, world)
-    drawn = masks.draw(sampler.full_mixture, (size, count), rng, largest=sampler.largest_ratio, ends=_ends(window))
+    drawn = masks.draw(sampler.full_mixture, (size, count), rng, largest=sampler.largest_ratio, ends=ends)
+    drawn = masks.thinned(drawn, ends, rng)
     mission_target = _hide_words(window, sampler.mission_share, rng)
     return replace(full_attention_batch(window, drawn, bot, world), mission_target=mission_target)
 
@@ -79,6 +87,34 @@ def _ends(window: windows.Window) -> masks.Ends:
     last = window.valid.shape[1] - 1 - window.valid[:, ::-1].argmax(axis=1)
     outcome = window.ids[np.arange(len(last)), last, OUTCOME] - _TOKENIZER.outcomes.start
     return masks.Ends(window.valid.argmax(axis=1), last, outcome == Outcome.SUCCESS)
+
+
+def _swap_missions(
+    frames: windows.Frames,
+    episode: np.ndarray,
+    last: np.ndarray,
+    share: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give some windows that end in success another mission of the level: the same events are then no success.
+
+    Without these, a level in which the mission's is the only object that can be handled teaches that handling it is
+    success, whatever the mission says.
+
+    Args:
+        episode, last: (B,) of each window, and the episode's frame that is its last.
+
+    Returns:
+        Missions (B, 52) and which of them were swapped (B,) bool.
+    """
+    missions = frames.missions[episode]
+    at = frames.offsets[episode] + np.minimum(last, frames.lengths[episode] - 1)
+    succeeds = np.asarray(frames.outcomes[at]) == Outcome.SUCCESS
+    chosen = np.flatnonzero(succeeds & (rng.random(len(episode)) < share))
+    words = frames.other_missions.draw(episode[chosen], rng)
+    found = words[:, 0] >= 0
+    missions[chosen[found], FIRST_WORD:] = words[found]
+    return missions, np.isin(np.arange(len(episode)), chosen[found])
 
 
 def _hide_words(window: windows.Window, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -57,13 +57,23 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is collected when no ``--data`` is given; ``max_steps`` cuts episodes after so many actions (0: never)."""
+    """What is collected when no ``--data`` is given, and how often each level is drawn.
+
+    Attributes:
+        max_steps: cuts episodes after so many actions (0: never).
+        weights: how much more often than others levels are drawn, by id; of levels that are in the data.
+    """
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     episodes: int = 1000
     policy: str = "mix"
     max_steps: int = 0
+    weights: dict[str, float] = field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.weights.values(), default=1) <= 0:
+            raise UserError("data.weights: a level's weight must be above 0")
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class MaskingConfig:
         ending_share: share of windows that hold an episode's end.
         event_share: share of windows that hold a pick-up, drop or toggle that changed something.
         mission_share: share of full-attention windows in which words of the mission are hidden.
+        swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.
     """
 
@@ -112,6 +123,7 @@ class MaskingConfig:
     ending_share: float = 0.25
     event_share: float = 0.25
     mission_share: float = 0.3
+    swap_share: float = 0.2
     behaviour_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -133,7 +145,14 @@ class MaskingConfig:
                 )
             if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
                 raise UserError(f"masking.{name}: shares must be at least 0 and not all 0")
-        shares_of_all = ("full_share", "ending_share", "event_share", "mission_share", "behaviour_dropout")
+        shares_of_all = (
+            "full_share",
+            "ending_share",
+            "event_share",
+            "mission_share",
+            "swap_share",
+            "behaviour_dropout",
+        )
         for name in (*shares_of_all, "first_ratio", "curriculum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")

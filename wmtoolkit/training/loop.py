@@ -87,7 +87,7 @@ def train(
         _claim(out, config, document, resume)
     accelerator.wait_for_everyone()
 
-    frames = windows.Frames.from_store(store)
+    frames = windows.Frames.from_store(store, config.data.weights)
     validation = windows.Frames.from_store(open_store(paths, "validation"))
     torch.manual_seed(config.training.seed)
     found = step_folders(out / "checkpoints") if resume else []
@@ -236,6 +236,7 @@ def make_sampler(config: Config, step: int = 0) -> Sampler:
         behaviour_dropout=masking.behaviour_dropout,
         mission_share=masking.mission_share,
         event_share=masking.event_share,
+        swap_share=masking.swap_share,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.training.config import Config
+from wmtoolkit.training.deepen import deepened
 from wmtoolkit.world import checkpoint
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.vocabulary import TextWorldConfig, world_config
@@ -22,7 +23,8 @@ def starting_network(
     """A network in training mode with the weights that training starts from.
 
     Args:
-        init: checkpoint whose weights are taken; None for random ones. Over a text LLaDA2 the architecture must be the
+        init: checkpoint whose weights are taken; None for random ones. A world model may have fewer layers than the
+            config: it is deepened. Over a text LLaDA2 the architecture must be the
             config's, and what the front-end adds beside the vocabulary is new.
         resumed: training checkpoint that will be read into the network.
 
@@ -40,7 +42,10 @@ def starting_network(
         return _over_text(config, text, init), init
     network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
     if init is not None and resumed is None:
-        source = checkpoint.load(init)[0].state_dict()
+        loaded = checkpoint.load(init)[0]
+        source, depth = loaded.state_dict(), config.model.num_hidden_layers
+        if loaded.llada2.config.first_k_dense_replace < loaded.llada2.config.num_hidden_layers < depth:
+            source = deepened(source, depth, loaded.llada2.config.first_k_dense_replace)
         for name, value in network.state_dict().items():
             if name not in source or source[name].shape != value.shape:
                 raise UserError(f"--init {init}: {name} does not fit the config's model")

@@ -171,6 +171,18 @@ def draw(
     return drawn
 
 
+def thinned(drawn: Masks, ends: Ends, rng: np.random.Generator) -> Masks:
+    """Masks of windows (w, n) in which whole frames are given back: any subset of frames is asked about, not all.
+
+    Each window, unless it asks for ``goal``, keeps its masks in a uniform share of its frames, and in at least one.
+    """
+    count, length = drawn.strategy.shape
+    kept = rng.random((count, length)) < rng.random((count, 1))
+    kept[np.arange(count), rng.integers(ends.first, ends.last + 1)] = True
+    kept |= drawn.strategy == NAMES.index(GOAL)
+    return Masks(drawn.slots | ~kept[..., None], drawn.cells | ~kept[..., None, None], drawn.strategy)
+
+
 def only(name: str, shape: tuple[int, ...]) -> Masks:
     """Masks of one query-shaped strategy, which leaves nothing to chance."""
     return draw({name: 1.0}, shape, np.random.default_rng(0))
@@ -185,4 +197,4 @@ def hide(ids: np.ndarray, masks: Masks) -> np.ndarray:
     return hidden
 
 
-__all__ = ["ACTION", "DIRECTION", "GOAL", "NAMES", "OUTCOME", "STRATEGIES", "Masks", "draw", "hide", "only"]
+__all__ = ["ACTION", "DIRECTION", "GOAL", "NAMES", "OUTCOME", "STRATEGIES", "Masks", "draw", "hide", "only", "thinned"]

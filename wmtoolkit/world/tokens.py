@@ -12,7 +12,16 @@ import numpy as np
 import torch
 
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.tokenizer import ACTION, ATTRIBUTES, BEHAVIOUR, BLOCK, FIRST_CELL, FIRST_WORD, WorldTokenizer
+from wmtoolkit.world.tokenizer import (
+    ACTION,
+    ATTRIBUTES,
+    BEHAVIOUR,
+    BLOCK,
+    DIRECTION,
+    FIRST_CELL,
+    FIRST_WORD,
+    WorldTokenizer,
+)
 
 SLOTS = 2 * BLOCK + 1
 """Slots told apart: those of the mission block, those of a step's block, and a remembered cell."""
@@ -174,22 +183,24 @@ def reckon(
     """Pose of the frame that follows a frame, from visible tokens alone.
 
     Args:
-        ids: (..., 52) the new block, perhaps with masks: only its action is looked at.
+        ids: (..., 52) the new block, perhaps with masks: only its action and heading are looked at.
         previous: (..., 52) the block before it, perhaps with masks.
         position, heading: (..., 2), (...) pose of the previous block.
 
     Returns:
         position, heading, known (...): where the action is hidden, or it is FORWARD and what stood in front is, the
-        previous pose is returned with known = False.
+        previous pose is returned with known = False. A visible heading tells a turn even where the action is hidden.
     """
     action = ids[..., ACTION] - _TOKENIZER.actions.start
     hidden = ids[..., ACTION] == _TOKENIZER.mask
     front = _TOKENIZER.cell_attributes(previous[..., _FRONT_SLOT])
     blind = (action == grid.FORWARD) & (front == ATTRIBUTES)[..., [0, 2]].any(-1)
+    shown = ids[..., DIRECTION] - _TOKENIZER.directions.start
+    told = hidden & (ids[..., DIRECTION] != _TOKENIZER.mask) & ((shown - heading) % 2 == 1)
     known = ~hidden & ~blind
     front = np.where(known[..., None], front, grid.WALL)
     moved = position + geometry.displacement(heading, action, front) * known[..., None]
-    return moved, np.where(known, geometry.turned(heading, action), heading), known
+    return moved, np.select([known, told], [geometry.turned(heading, action), shown], heading), known | told
 
 
 _FRONT_SLOT = FIRST_CELL + grid.FRONT_CELL[0] * grid.VIEW + grid.FRONT_CELL[1]

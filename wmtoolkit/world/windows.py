@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.missions import OtherMissions
 from wmtoolkit.world.tokenizer import BEHAVIOUR, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
 from wmtoolkit.world.trajectory import Outcome, Trajectory
@@ -33,6 +34,7 @@ class Frames:
         offsets: (E+1,) int64 first frame of each episode, and N.
         missions: (E, 52) int64 mission blocks, behaviour included.
         behaviours: (E,) index into ``BEHAVIOURS``; levels: (E,) a number for each level.
+        weights: (E,) how much more often than another level's frames are those of its level drawn; None: all alike.
     """
 
     images: np.ndarray
@@ -44,6 +46,7 @@ class Frames:
     missions: np.ndarray
     behaviours: np.ndarray
     levels: np.ndarray
+    weights: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -57,10 +60,17 @@ class Frames:
 
     @cached_property
     def chances(self) -> np.ndarray:
-        """(E,) float64, cumulative: the chance of each episode if all levels, and in a level all frames, are alike."""
+        """(E,) float64, cumulative: the chance of each episode if all frames of a level, and all levels but for their
+        ``weights``, are alike."""
         level = np.unique(self.levels, return_inverse=True)[1]
         share = self.lengths / np.bincount(level, weights=self.lengths)[level]
+        share = share if self.weights is None else share * self.weights
         return np.cumsum(share) / share.sum()
+
+    @cached_property
+    def other_missions(self) -> OtherMissions:
+        """Missions that each episode does not fulfil."""
+        return OtherMissions.among(self.missions, self.levels)
 
     @cached_property
     def ended(self) -> np.ndarray:
@@ -101,8 +111,13 @@ class Frames:
         )
 
     @classmethod
-    def from_store(cls, store: Any) -> Frames:
-        """The frames of a ``data.store.EpisodeStore``, which stay where they are (memory-mapped)."""
+    def from_store(cls, store: Any, weights: Mapping[str, float] | None = None) -> Frames:
+        """The frames of a ``data.store.EpisodeStore``, which stay where they are (memory-mapped).
+
+        Args:
+            weights: of levels by id; 1 where none is given.
+        """
+        by_level = np.array([(weights or {}).get(level, 1.0) for level in store.level_ids])
         texts = np.stack([_TOKENIZER.mission_block(text, "bot") for text in store.mission_texts])
         missions = texts[store.missions]
         missions[:, 0] = _TOKENIZER.behaviours.start + np.asarray(store.behaviours)
@@ -115,6 +130,7 @@ class Frames:
             missions=missions,
             behaviours=np.asarray(store.behaviours),
             levels=np.asarray(store.levels),
+            weights=by_level[np.asarray(store.levels)],
         )
 
     @classmethod
@@ -147,11 +163,19 @@ class Window:
     frame: np.ndarray
 
 
-def cut(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int, world: WorldConfig) -> Window:
+def cut(
+    frames: Frames,
+    episode: np.ndarray,
+    start: np.ndarray,
+    count: int,
+    world: WorldConfig,
+    missions: np.ndarray | None = None,
+) -> Window:
     """Cut windows of ``count`` frames, from the ``start``-th of each episode on.
 
     Args:
         episode, start: (B,); a start may be -1 and a window may overrun its episode: such frames are not valid.
+        missions: (B, 52) other mission blocks than the episodes' own.
     """
     first = frames.offsets[episode]
     local = start[:, None] + np.arange(count)
@@ -160,7 +184,7 @@ def cut(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int, worl
     ids = _TOKENIZER.step_blocks(
         frames.images[index], frames.directions[index], frames.actions[index], frames.outcomes[index]
     )
-    words = frames.missions[episode]
+    words = frames.missions[episode] if missions is None else missions
     spelled = world.spelled(words)
     mission = context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
     if world.memory:
