@@ -74,7 +74,8 @@ def test_the_readme_of_two_nodes_says_how_each_is_started() -> None:
     assert "export NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 " in text
     assert "on each of 2 nodes" in text
     assert "MASTER_ADDR=" in text
-    assert "takes about 1,440.5 GB" in text
+    assert "takes about\n  1,440.5 GB" in text
+    assert "NNODES=3 NODE_RANK=0 NPROC_PER_NODE=3 " in readme("llada2_mini", 9, 1, settings)
 
 
 def test_what_runs_in_a_checkout_imports_nothing_of_ours(checkout: Path) -> None:

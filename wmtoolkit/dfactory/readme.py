@@ -17,11 +17,11 @@ def readme(name: str, ranks: int, parameters: int, settings: dict[str, Any]) -> 
         parameters: of the model, for the size of its checkpoints.
         settings: what the export set in the YAML.
     """
-    nodes = -(-ranks // _GPUS_A_NODE)
+    nodes = next(count for count in range(-(-ranks // _GPUS_A_NODE), ranks + 1) if ranks % count == 0)
     launch = f"export NPROC_PER_NODE={ranks}"
     if nodes > 1:
         launch = (
-            f"export NNODES={nodes} NODE_RANK=0 NPROC_PER_NODE={-(-ranks // nodes)}   # NODE_RANK 1, 2, ... elsewhere\n"
+            f"export NNODES={nodes} NODE_RANK=0 NPROC_PER_NODE={ranks // nodes}   # NODE_RANK 1, 2, ... elsewhere\n"
             "export MASTER_ADDR=ADDRESS_OF_NODE_0 MASTER_PORT=29500"
         )
     where = f"on {ranks} GPUs" if nodes == 1 else f"on each of {nodes} nodes"
@@ -54,8 +54,8 @@ PYTHONPATH=$(pwd)/VeOmni:$PYTHONPATH sh train.sh tasks/train_any_order_babyai.py
 
 - The weights are read from {model_path}.
   If they lie elsewhere there, add `--model.model_path DIR --model.tokenizer_path DIR`.
-- Add `--train.max_steps 2 --train.save_epochs 0` for a first try that saves nothing. Wrong settings end the task with one
-  line, before the weights are loaded.
+- Add `--train.max_steps 2 --train.save_epochs 0` for a first try that saves nothing. Wrong settings end the task with
+  one line, before the weights are loaded.
 - `--train.lr 2e-5` and the like override the YAML. A step takes {global_batch_size} sequences of {max_seq_len} tokens,
   of which the network sees twice as many.
 - On another number of GPUs set `--train.global_batch_size` to that number times `train.micro_batch_size`
