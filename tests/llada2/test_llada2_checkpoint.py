@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from wmtoolkit.errors import UserError
-from wmtoolkit.llada2 import LLaDA2MoeForCausalLM, LLaDA2MoeModel
+from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM, LLaDA2MoeModel
 from wmtoolkit.llada2.layouts import expected_tensors, from_fused
 from wmtoolkit.llada2.released import RELEASED
 
@@ -143,7 +143,8 @@ def test_the_layout_is_told_by_the_keys_and_never_by_the_model_type(make_model, 
     assert config["model_type"] == model_type
     assert config["auto_map"] == RELEASED["mini"]["auto_map"]
     assert config["architectures"] == ["LLaDA2MoeModelLM"]
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert type(AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)) is LLaDA2MoeConfig
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", trust_remote_code=True)
     assert type(loaded) is LLaDA2MoeForCausalLM
     assert loaded.config._attn_implementation == "eager"
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits, atol=1e-5, rtol=0)

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from wmtoolkit.cli.main import main
@@ -53,6 +54,8 @@ def test_index_lists_every_tensor_in_a_file_no_larger_than_asked(model, tmp_path
     assert index["metadata"]["total_size"] == sum(t.numel() * 4 for t in stored(tmp_path / "in").values())
     assert list(index["weight_map"]) == sorted(index["weight_map"])
     for name in result["files"]:
+        with safe_open(tmp_path / "out" / name, "pt") as file:
+            assert file.metadata() == {"format": "pt"}
         tensors = load_file(tmp_path / "out" / name)
         assert {key for key, file in index["weight_map"].items() if file == name} == tensors.keys()
         assert len(tensors) == 1 or sum(t.numel() * 4 for t in tensors.values()) <= 20_000

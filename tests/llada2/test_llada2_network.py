@@ -293,6 +293,38 @@ def test_bfloat16_router_stays_in_float32(make_model, ids):
     assert half.model.layers[1].mlp.experts.down_proj.grad.dtype == torch.bfloat16
 
 
+def test_the_norm_is_cast_back_before_its_weight(make_model):
+    """The order of the original: another one rounds differently in bfloat16."""
+    norm = make_model().to(torch.bfloat16).model.norm
+    hidden = torch.randn(20, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    wide = hidden.float()
+    wide = wide / torch.sqrt((wide * wide).mean(-1, keepdim=True) + norm.eps)
+    assert torch.equal(norm(hidden), wide.bfloat16() * norm.weight)
+    assert not torch.equal(norm(hidden), (wide * norm.weight.float()).bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_router_computes_in_float32_and_divides_by_a_sum_that_is_never_zero(make_model, dtype):
+    gate = make_model().to(dtype).model.layers[1].mlp.gate
+    hidden = torch.randn(50, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits, weights, chosen = gate(hidden)
+    assert logits.dtype == weights.dtype == torch.float32
+    torch.testing.assert_close(logits, hidden.float() @ gate.weight.float().T, atol=1e-5, rtol=0)
+    scores = logits.sigmoid().gather(1, chosen)
+    torch.testing.assert_close(weights, 2.5 * scores / scores.sum(-1, keepdim=True), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        gate.weight.fill_(-10.0)  # every score underflows to zero
+    _, weights, _ = gate(torch.ones(1, 32, dtype=dtype))
+    assert torch.equal(weights, torch.zeros(1, 3))
+
+
+def test_the_config_can_ask_for_outputs(make_model, ids):
+    out = make_model(output_router_logits=True, output_hidden_states=True)(ids)
+    assert (len(out.router_logits), len(out.hidden_states)) == (2, 4)
+    silent = make_model()(ids)
+    assert silent.router_logits is silent.hidden_states is silent.loss is None
+
+
 def test_gradient_checkpointing_changes_nothing(make_model, ids):
     plain, checkpointed = make_model().train(), make_model().train()
     checkpointed.activation_checkpointing_enable()

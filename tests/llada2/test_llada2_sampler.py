@@ -155,22 +155,6 @@ def test_early_stop_saves_passes_inside_a_block(make_model):
     assert counts[0] < counts[1]
 
 
-def test_with_editing_only_early_stop_ends_a_row_at_its_end_token(make_model):
-    model = make_model()
-    bias = torch.zeros(50)
-    bias[END] = 50.0
-    model.lm_head.register_forward_hook(lambda _m, _i, out: out + bias)
-    passes = []
-    model.model.register_forward_pre_hook(lambda *_: passes.append(1))
-    counts = []
-    for stop in (True, False):
-        passes.clear()
-        out = model.generate(prompts(1, 4), editing_threshold=0.5, eos_early_stop=stop, **COMMON)
-        assert out.tolist() == [[END]]
-        counts.append(len(passes))
-    assert counts[0] < counts[1] / 2
-
-
 def test_steps_are_those_of_diffusers_scheduler(model):
     """Block by block with its ``step``; thresholds from never to nearly always."""
     for threshold in (0.99, 0.5, 0.2):
@@ -236,56 +220,6 @@ def test_draws_are_those_of_diffusers_scheduler(model, temperature, filters):
                 logits = window_logits(model, torch.cat([row, block[0]]), 4)[None]
             block = scheduler.step(logits, step, block, mask_token_id=MASK, generator=draw, **options).prev_sample
         assert answer.tolist() == block.tolist()
-
-
-def test_token_editing_is_that_of_diffusers_scheduler(model):
-    edits = 0
-    for editing in (0.3, 0.5):
-        scheduler = BlockRefinementScheduler(block_length=4, num_inference_steps=4, threshold=0.6)
-        scheduler.set_timesteps(4, block_length=4)
-        batch = prompts(20, 6, seed=9)
-        answers = model.generate(
-            batch,
-            block_length=4,
-            gen_length=2,
-            eos_id=49,
-            mask_id=MASK,
-            threshold=0.6,
-            editing_threshold=editing,
-            max_post_steps=5,
-        )
-        for row, answer in zip(batch, answers, strict=True):
-            block = torch.cat([row[4:], torch.tensor([MASK, MASK])])[None]
-            is_prompt = torch.tensor([True, True, False, False])
-            post_steps = 0
-            while True:
-                masks = bool((block == MASK).any())
-                post_steps += not masks
-                if post_steps > 5:
-                    break
-                with torch.no_grad():
-                    logits = window_logits(model, torch.cat([row[:4], block[0]]), 4)[None]
-                out = scheduler.step(
-                    logits, 0, block, mask_token_id=MASK, editing_threshold=editing, prompt_mask=is_prompt
-                )
-                block = out.prev_sample
-                edits += int(out.editing_transfer_index.sum())
-                if not masks and not out.editing_transfer_index.any():
-                    break
-            assert answer.tolist() == block[0, 2:].tolist()
-    assert edits > 3
-
-
-def test_editing_ends_even_if_the_model_answers_with_the_mask(make_model):
-    model = make_model()
-    bias = torch.zeros(50)
-    bias[MASK] = 50.0
-    model.lm_head.register_forward_hook(lambda _m, _i, out: out + bias)
-    answers = model.generate(prompts(3, 5), editing_threshold=0.0, threshold=0.5, **COMMON)
-    assert answers.shape == (3, 14)
-    assert not (answers == MASK).any()
-    # without editing the original commits the mask itself, once, and goes on when its steps are used up
-    assert (model.generate(prompts(1, 5), **COMMON) == MASK).all()
 
 
 def test_orders_commit_the_share_due(make_model):
@@ -373,6 +307,17 @@ def test_the_cache_saves_work_and_changes_nothing(model):
         tokens[cached] = sum(seen), answer
     assert torch.equal(tokens[True][1], tokens[False][1])
     assert tokens[True][0] < tokens[False][0] / 4
+
+
+@pytest.mark.parametrize(("threshold", "passes"), [(1.0, 4), (0.999, 1)])
+def test_only_what_exceeds_the_threshold_is_committed_beyond_the_share(model, threshold, passes):
+    """With one candidate left every confidence is exactly one."""
+    seen = []
+    hook = model.model.register_forward_hook(lambda *_: seen.append(1))
+    options = {**COMMON, "gen_length": 4, "eos_id": None, "use_cache": False}
+    model.generate(prompts(1, 4), temperature=1.0, top_k=1, threshold=threshold, **options)
+    hook.remove()
+    assert len(seen) == passes
 
 
 def test_answers_do_not_depend_on_the_neighbours(model):
