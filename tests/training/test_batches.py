@@ -12,7 +12,7 @@ from wmtoolkit.training.batches import draw_batch
 from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.training.loop import make_optimizers, make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
-from wmtoolkit.training.optim import hidden_matrices, schedule
+from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, schedule
 from wmtoolkit.world import windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.grid import WORDS
@@ -156,6 +156,22 @@ def test_muon_moves_the_fused_parameters_themselves() -> None:
     update = (layer.attention.dense.weight - before["attention.dense.weight"]).detach()
     spread = torch.linalg.svdvals(update)
     assert spread.median() > 0.5 * spread.max()  # orthogonalised: no direction dominates
+
+
+def test_muon_is_torchs_muon_on_each_matrix_of_a_fused_parameter() -> None:
+    torch.manual_seed(0)
+    fused, options = torch.nn.Parameter(torch.randn(3, 6, 4)), {"lr": 0.1, "weight_decay": 0.1}
+    alone = [torch.nn.Parameter(fused.detach()[row].clone()) for row in range(3)]
+    ours = MatrixMuon([(fused, (row,)) for row in range(3)], **options)
+    theirs = torch.optim.Muon(alone, **options)
+    for _ in range(4):
+        fused.grad = torch.randn_like(fused)
+        for row, parameter in enumerate(alone):
+            parameter.grad = fused.grad[row].clone()
+        ours.step()
+        theirs.step()
+    # torch rounds the orthogonalisation to bfloat16
+    torch.testing.assert_close(fused.detach(), torch.stack([value.detach() for value in alone]), rtol=0, atol=1e-2)
 
 
 def test_the_rate_rises_holds_and_falls() -> None:

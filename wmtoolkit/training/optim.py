@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,12 @@ Matrix = tuple[torch.Tensor, tuple[slice | int, ...]]
 
 
 class MatrixMuon(torch.optim.Muon):
-    """``torch.optim.Muon`` on the matrices inside fused parameters.
+    """Muon on the matrices inside fused parameters, those of one shape side by side.
 
     Muon orthogonalises the update of one matrix (Jordan et al. 2024). A fused parameter (all experts of a layer,
-    query-key-value) holds many: each is optimised as a view on the parameter's own storage.
+    query-key-value) holds many: each is optimised as a view on the parameter's own storage. Options, state and
+    formulas are those of ``torch.optim.Muon``, which takes one matrix after the other, in bfloat16: on a processor
+    that only emulates bfloat16 that costs more than the rest of a step.
     """
 
     def __init__(self, matrices: list[Matrix], **options: Any) -> None:
@@ -31,18 +34,50 @@ class MatrixMuon(torch.optim.Muon):
         super().__init__(views, **options)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        views = self.param_groups[0]["params"]
-        for view, (source, index) in zip(views, self._sources, strict=True):
-            view.grad = None if source.grad is None else source.grad[index]
-        done = super().step(closure)
-        for view in views:
-            view.grad = None
-        return done
+    def step(self, closure: Any = None) -> None:
+        """One step of all matrices whose parameter has a gradient."""
+        (group,) = self.param_groups
+        shapes: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
+        for view, (source, index) in zip(group["params"], self._sources, strict=True):
+            if source.grad is not None:
+                shapes[view.shape].append((view, source.grad[index]))
+        for shape, pairs in shapes.items():
+            views, gradients = [view for view, _ in pairs], torch.stack([gradient for _, gradient in pairs])
+            average = torch.stack([self._average(view) for view in views]).lerp_(gradients, 1 - group["momentum"])
+            for view, value in zip(views, average, strict=True):
+                self.state[view]["momentum_buffer"].copy_(value)
+            update = gradients.lerp(average, group["momentum"]) if group["nesterov"] else average
+            update = orthogonalised(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+            torch._foreach_mul_(views, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(views, list(update), alpha=-group["lr"] * math.sqrt(max(1, shape[0] / shape[1])))
+
+    def _average(self, view: torch.Tensor) -> torch.Tensor:
+        state = self.state[view]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(view)
+        return state["momentum_buffer"]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for source, _ in self._sources:
             source.grad = None
+
+
+def orthogonalised(
+    matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """The nearest orthogonal matrix of each of (n, rows, columns), roughly: Newton-Schulz iterations of order five.
+
+    In bfloat16 on an accelerator and in float32 on a processor.
+    """
+    constant, linear, square = coefficients
+    wide = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    wide = wide.mT if wide.shape[1] > wide.shape[2] else wide
+    wide = wide / torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.mT
+        gram = torch.baddbmm(gram, gram, gram, beta=linear, alpha=square)
+        wide = torch.baddbmm(wide, gram, wide, beta=constant)
+    return (wide.mT if matrices.shape[1] > matrices.shape[2] else wide).to(matrices.dtype)
 
 
 def hidden_matrices(network: WorldNetwork) -> Iterator[Matrix]:
