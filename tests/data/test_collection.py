@@ -168,6 +168,50 @@ def test_levels_of_ones_own_and_levels_without_an_instruction(tmp_path, monkeypa
     assert len(load_trajectories(collect("MiniGrid-Fetch-5x5-N2-v0", 3, policy="tour", out=tmp_path / "fetch"))) == 3
 
 
+def test_a_level_that_fails_is_named_with_its_seed(tmp_path, monkeypatch):
+    (tmp_path / "broken_levels.py").write_text(
+        "import gymnasium\n"
+        "from minigrid.envs.babyai import GoToObj\n"
+        "class Broken(GoToObj):\n"
+        "    def step(self, action):\n"
+        "        return super().step(action) if self.mission.count('box') else 1 / 0\n"
+        "class Absent(GoToObj):\n"
+        "    def gen_mission(self):\n"
+        "        import no_such_package\n"
+        "for name in ('Broken', 'Absent'):\n"
+        "    gymnasium.register(f'{name}-v0', f'broken_levels:{name}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(UserError, match=r"level Broken-v0 fails at level seed \d+: ZeroDivisionError"):
+            collect("broken_levels:Broken-v0", 20, policy="random", out=tmp_path / "d")
+        with pytest.raises(UserError, match=r"level Absent-v0 fails at level seed 7: .*no_such_package"):
+            collect("broken_levels:Absent-v0", 20, seed=7, out=tmp_path / "d")
+    finally:
+        for name in ("Broken-v0", "Absent-v0"):
+            gymnasium.registry.pop(name, None)
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_agent_is_mixed_with_other_behaviours_and_written_down_with_its_weights(tmp_path, small_shards):
+    options = {
+        "policy": "sb3:best.zip",
+        "shares": {"agent": 0.5, "random": 0.5},
+        "max_steps": 3,
+        "make_agent": lambda name, env: Turner(env),
+    }
+    path = collect(LEVEL, 40, out=tmp_path / "d", weights="abc123", **options)
+    behaviours = [trajectory.behaviour for trajectory in load_trajectories(path)]
+    assert 10 <= behaviours.count("agent") <= 30
+    assert set(behaviours) == {"agent", "random"}
+    card = (path / "README.md").read_text()
+    assert "50% agent sb3:best.zip" in card
+    assert "sha256 `abc123`" in card
+    assert collect(LEVEL, 40, out=path, weights="abc123", resume=True, **options) == path
+    with pytest.raises(UserError, match="--overwrite"):
+        collect(LEVEL, 40, out=path, weights="of another training", resume=True, **options)
+
+
 def test_names_of_datasets():
     assert default_dataset_id("BabyAI-GoToLocal-v0", "mix") == "wmtoolkit/BabyAI-GoToLocal/mixed-v0"
     assert default_dataset_id("my_levels:MyRoom-v0", "bot") == "wmtoolkit/MyRoom/bot-v0"
@@ -190,6 +234,7 @@ def test_names_of_datasets():
         ({"shares": {"genius": 1.0}}, "genius"),
         ({"policy": "bot", "shares": {"bot": 1.0}}, "mix"),
         ({"policy": "best-first"}, "make_agent"),
+        ({"policy": "best-first", "shares": {"bot": 1.0}}, "agent=0.5"),
         ({"out": "wmtoolkit/../../elsewhere/x-v0"}, "climbs out"),
     ],
 )

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from wmtoolkit.data import collect, load_trajectories, open_store
 from wmtoolkit.data.artifacts import inspect_path
-from wmtoolkit.data.inspection import duplicates, inspect_dataset
+from wmtoolkit.data.inspection import duplicates, inspect_dataset, overlap_text
 from wmtoolkit.data.page import sample_episodes
 from wmtoolkit.data.recipes import collect_levels, collection_recipe, packaged_recipes, read_recipe
 from wmtoolkit.data.store import EpisodeStore, StoreWriter
@@ -36,6 +36,7 @@ def test_collect_prints_one_json_document_and_inspect_agrees(tmp_path):
     assert collected.returncode == 0, collected.stderr
     row = json.loads(collected.stdout)["datasets"][0]
     assert row["episodes"] == 12
+    assert "\nwmtool collect --level BabyAI-PutNextLocal-v0 " in (tmp_path / "d" / "README.md").read_text()
     again = wmtool("collect", "--level", "BabyAI-PutNextLocal-v0", "--episodes", 12, "--out", tmp_path / "d")
     assert again.returncode == 1
     assert "--overwrite" in again.stderr
@@ -98,6 +99,14 @@ def test_wrong_recipes_are_named(tmp_path, text, word):
         collection_recipe(str(tmp_path / "r.yaml"))
 
 
+def test_another_policy_leaves_the_shares_of_the_config_behind(tmp_path):
+    assert collection_recipe("ten_levels", policy="bot").plans()[0].shares == {"bot": 1.0}
+    assert collection_recipe("ten_levels", policy="best-first").plans()[0].shares == {"agent": 1.0}
+    given = collection_recipe("ten_levels", policy="best-first", shares=["agent=0.5", "random=0.5"])
+    assert given.plans()[0].shares == {"agent": 0.5, "random": 0.5}
+    assert given.agent == "best-first"
+
+
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(UserError, match="ten_levels"):
         read_recipe("eleven_levels")
@@ -151,8 +160,17 @@ def test_inspect_counts_what_is_there(tmp_path, make_trajectory):
     with StoreWriter(folder) as writer:
         for index, (episode, split) in enumerate(zip(episodes, (0, 0, 1, 2), strict=True)):
             writer.add(episode, split, index)
-    # 1 and 2 are equal in views and actions, as is 4, whose start is in training too
-    assert duplicates(EpisodeStore(folder)) == {"episodes": 2, "starts": 2, "test_starts_in_training": 1}
+    # 1 and 2 are equal in views and actions, as is 4, which is for the test
+    found = duplicates(EpisodeStore(folder))
+    assert found == {
+        "episodes": 2,
+        "starts": 2,
+        "test_episodes": 1,
+        "test_starts_in_training": 1,
+        "test_episodes_in_training": 1,
+    }
+    assert "only 2 different starts" in overlap_text(found)
+    assert overlap_text({**found, "test_episodes": 0}) == ""
 
 
 def test_inspect_shares_and_histograms_add_up(tmp_path):
@@ -187,10 +205,17 @@ def test_films_show_every_kind_of_episode(tmp_path):
 
 
 def test_a_dataset_card_lies_beside_the_data(tmp_path):
-    path = collect("BabyAI-GoToObj-v0", 20, out=tmp_path / "d", command="wmtool collect --x")
+    path = collect("BabyAI-GoToObj-v0", 40, out=tmp_path / "d", command="wmtool collect --x")
     card = (path / "README.md").read_text()
     assert card.startswith("# wmtoolkit/BabyAI-GoToObj/mixed-v0\n")
-    for text in ("| episodes | 20 |", open_store([path]).fingerprint, "`wmtool collect --x`", "0 to 19", "minigrid 3"):
+    for text in (
+        "| episodes | 40 |",
+        "0 to 39",
+        open_store([path]).fingerprint,
+        "wmtool collect --x",
+        "minigrid 3",
+        "start with the mission and view of a training episode",
+    ):
         assert text in card
 
 

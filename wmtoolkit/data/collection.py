@@ -41,6 +41,7 @@ def collect(
     resume: bool = False,
     overwrite: bool = False,
     make_agent: MakeAgent | None = None,
+    weights: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Record episodes of a level into a Minari dataset.
@@ -53,13 +54,15 @@ def collect(
         workers: processes; the result is the same whatever their number. With more than one, a script calls this
             under ``if __name__ == "__main__":``, and ``make_agent`` is a function of an importable module.
         out: Minari id or folder; by default ``wmtoolkit/<Level>/<behaviour>-v0`` under ``MINARI_DATASETS_PATH``.
-        shares: shares of the behaviours in ``mix``, adding up to 1; default ``DEFAULT_MIX``.
+        shares: shares of the behaviours, adding up to 1; by default ``DEFAULT_MIX``, or 1 of ``agent`` where the
+            policy is an agent's name.
         split: how episodes are divided; by default 90/5/5 by the level seed.
         max_steps: cut episodes after so many actions; None for the level's own limit.
         seconds: wall-clock limit of one episode; one that takes longer is counted and left out.
         resume: go on with an interrupted collection into ``out``.
         overwrite: replace a dataset that is there.
         make_agent: makes the agent of another policy: ``make_agent(name, env)``.
+        weights: sha256 of what the agent was loaded from, to be written down; a resumed collection must have the same.
         command: what to write down as the command that made the dataset.
 
     Returns:
@@ -75,6 +78,7 @@ def collect(
         shares=behaviour_shares(policy, shares),
         seed=seed,
         agent=None if policy in POLICIES else policy,
+        weights=weights,
         max_steps=max_steps,
         seconds=seconds,
         split=split or SplitRule(),
@@ -126,7 +130,7 @@ def collect_plan(
 
 
 def _command_line() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "wmtool"), *sys.argv[1:]])
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -188,7 +192,11 @@ def _assemble(
                     packed.add(trajectory, split, writer.episodes)
                     writer.add(trajectory, split)
             if not writer.episodes:
-                raise UserError(f"none of {plan.episodes} episodes of {plan.level} could be recorded: {dict(errors)}")
+                counts = ", ".join(f"{name} {count}" for name, count in errors.items())
+                raise UserError(
+                    f"none of {plan.episodes} episodes of {plan.level} could be recorded ({counts}); "
+                    "start anew with a longer --time-limit and --overwrite"
+                )
         write_source(folder / PACKED, source)
         facts = {
             "plan": plan.document(),

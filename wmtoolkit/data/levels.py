@@ -59,7 +59,19 @@ def reset_level(env: gymnasium.Env, seed: int | None = None) -> dict[str, Any]:
 
     MiniGrid prints "Sampling rejected" to stdout meanwhile, and some levels return a first view that misses the
     carried object: the print is swallowed and the view read again.
+
+    Raises:
+        UserError: the level itself fails; names the level and the seed.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        env.reset(seed=seed)
+        try:
+            env.reset(seed=seed)
+        except Exception as error:
+            raise level_fault(env, seed, error) from error
     return env.unwrapped.gen_obs()  # type: ignore[attr-defined]
+
+
+def level_fault(env: gymnasium.Env, seed: int | None, error: Exception) -> UserError:
+    """What to raise for an error in a level's own code, be it a user's or one that misses a package."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    return UserError(f"level {name} fails at level seed {seed}: {type(error).__name__}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import string
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from minari.serialization import serialize_space
 
+from wmtoolkit.data.behaviours import NOISE
 from wmtoolkit.data.files import whole_file
+from wmtoolkit.data.inspection import duplicates, overlap_text
 from wmtoolkit.data.store import EpisodeStore
 from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
@@ -50,7 +53,7 @@ def dataset_metadata(
     """A Minari ``metadata.json``; ``facts`` become its ``wmtoolkit`` entry, with the package versions."""
     versions = package_versions()
     shares = facts["plan"]["shares"]
-    mixture = ", ".join(f"{share:.0%} {behaviour}" for behaviour, share in shares.items())
+    mixture = ", ".join(f"{share:.0%} {_behaviour(name, facts['plan'])}" for name, share in shares.items())
     return {
         "dataset_id": dataset_id,
         "total_episodes": episodes,
@@ -72,6 +75,10 @@ def dataset_metadata(
     }
 
 
+def _behaviour(name: str, plan: Mapping[str, Any]) -> str:
+    return f"agent {plan['agent']}" if name == "agent" else name
+
+
 def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> None:
     """Write ``README.md`` beside the data: what is in it, how it was made, how it is split and read."""
     facts = metadata["wmtoolkit"]
@@ -83,12 +90,13 @@ def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> N
         if chosen.any() or name in plan["shares"]:
             success = f"{(ends[chosen] == Outcome.SUCCESS).mean():.1%}" if chosen.any() else ""
             behaviours += (
-                f"| {name} | {plan['shares'].get(name, 0):.1%} | {chosen.sum()} | {store.lengths[chosen].sum()} "
-                f"| {success} |\n"
+                f"| {_behaviour(name, plan)} | {plan['shares'].get(name, 0):.1%} | {chosen.sum():,} "
+                f"| {store.lengths[chosen].sum():,} | {success} |\n"
             )
     errors = "\n".join(f"- {name}: {count}" for name, count in facts["errors"].items()) or "- none"
     split = facts["split"]
-    sizes = ", ".join(f"{name} {count}" for name, count in store.document()["splits"].items())
+    sizes = ", ".join(f"{name} {count:,}" for name, count in store.document()["splits"].items())
+    weights = f"| weights of the agent | sha256 `{plan['weights']}` |\n" if "weights" in plan else ""
     card = _CARD.format(
         **metadata,
         **{name: facts[name] for name in ("level", "fingerprint", "command")},
@@ -100,6 +108,9 @@ def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> N
         shares="/".join(f"{share:.0%}" for share in split["shares"]),
         held_out=f" Held out: {', '.join(split['held_out'])}." if split["held_out"] else "",
         sizes=sizes,
+        weights=weights,
+        noise=NOISE,
+        overlap=overlap_text(duplicates(store)),
     )
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
@@ -112,27 +123,35 @@ _CARD = """# {dataset_id}
 | | |
 |---|---|
 | level | `{level}` |
-| episodes | {total_episodes} |
-| steps | {total_steps} |
+| episodes | {total_episodes:,} |
+| steps | {total_steps:,} |
 | level seeds | {seeds}, one an episode |
-| fingerprint | `{fingerprint}` |
+{weights}| fingerprint | `{fingerprint}` |
+| size | {dataset_size} MB |
 
-Made by `{command}` with {versions}.
+Made with {versions} by
+
+```
+{command}
+```
 
 ## Behaviours
 
 | behaviour | share asked for | episodes | steps | success |
 |---|---|---|---|---|
 {behaviours}
-`bot` marks episodes that an expert brought to success; other episodes that a bot played in are `noisy`.
-`tour` walks from object to object, mostly not the mission's. Behaviours that failed on the way (the rest of such an
-episode is random; an episode out of time is left out):
+`bot` is the expert, all of whose episodes end in success: one that fails counts as `noisy`. `noisy` is the expert with
+{noise:.0%} random actions, `random` is uniform, `tour` walks from object to object, mostly not the mission's, and
+handles some.
+
+What went wrong on the way (the rest of such an episode is random, and one out of time is left out):
 
 {errors}
 
 ## Splits
 
-{sizes}; rule: {rule}, {shares} of the seeds.{held_out}
+{sizes}; by {rule}, {shares}.{held_out} {overlap}
+
 Each episode's Minari metadata holds its `split`, its `behaviour` and the `seed` that reset its level.
 
 ## Reading
@@ -140,9 +159,10 @@ Each episode's Minari metadata holds its `split`, its `behaviour` and the `seed`
 ```python
 from wmtoolkit.data import load_trajectories
 
-episodes = load_trajectories("{dataset_id}", split="train")  # or the folder this file is in
+episodes = load_trajectories("{dataset_id}", split="train")  # or the path of this folder
 ```
 
-The data are in Minari's HDF5 format: under `MINARI_DATASETS_PATH`, `minari.load_dataset("{dataset_id}")` reads them.
+The data are in Minari's HDF5 format: where this folder lies under `MINARI_DATASETS_PATH` by its name,
+`minari.load_dataset("{dataset_id}")` reads them too.
 `packed/` holds the same episodes in flat arrays; it is built anew where it is missing.
 """

@@ -38,8 +38,8 @@ h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere } h2 { font-size: 1.1
 h3 { font-size: 1rem; margin: 1.4rem 0 0 } p { max-width: 48rem; margin: .3rem 0 } .dim { color: var(--dim) }
 .tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.2rem 0 }
 .tile { background: var(--card); border-radius: .5rem; padding: .6rem 1rem; min-width: 7rem }
-.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
-.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(31rem, 100%), 1fr)); gap: 0 3rem }
+.tile strong { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
+.groups { columns: 31rem; column-gap: 3rem } .groups section { break-inside: avoid; padding-top: .1px }
 table { border-collapse: collapse; width: 100% }
 td, th { padding: .1rem .8rem .1rem 0; text-align: left; font-weight: normal; white-space: nowrap }
 .number { text-align: right; font-variant-numeric: tabular-nums } td:last-child { width: 100%; padding: 0 }
@@ -53,7 +53,7 @@ figcaption { font-size: .72rem; line-height: 1.25; color: var(--dim); padding-to
 <h1>{{ title }}</h1>
 <p class="dim">{{ levels }}</p>
 <div class="tiles">
-{% for name, value in tiles %}<div class="tile"><b>{{ value }}</b>{{ name }}</div>
+{% for name, value in tiles %}<div class="tile"><strong>{{ value }}</strong>{{ name }}</div>
 {% endfor %}</div>
 {% for note in notes %}<p>{{ note }}</p>
 {% endfor %}<pre>{% for command in commands %}{{ command }}
@@ -140,9 +140,11 @@ def _length_counts(store: EpisodeStore, bins: int = 12) -> dict[str, int]:
     """Episodes by number of steps, in equal ranges."""
     if not len(store):
         return {}
-    width = max(1, -(-(int(store.lengths.max()) + 1) // bins))
+    longest = int(store.lengths.max())
+    width = -(-(longest + 1) // bins)
     counts = np.bincount(store.lengths // width)
-    return {f"{i * width}-{(i + 1) * width - 1}" if width > 1 else str(i): int(n) for i, n in enumerate(counts)}
+    ranges = [(i * width, min(i * width + width - 1, longest)) for i in range(len(counts))]
+    return {str(low) if low == high else f"{low}-{high}": int(n) for (low, high), n in zip(ranges, counts, strict=True)}
 
 
 def sample_episodes(store: EpisodeStore, count: int, rng: np.random.Generator) -> list[int]:

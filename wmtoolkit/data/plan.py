@@ -28,6 +28,7 @@ class CollectionPlan:
         shares: of the behaviours, adding up to 1.
         seed: first level seed, and seed of all that is drawn.
         agent: name of the agent that plays as behaviour ``agent``.
+        weights: sha256 of what that agent was loaded from; None if it is loaded from nothing.
         max_steps: cut episodes after so many actions; None for the level's own limit.
         seconds: wall-clock limit of an episode, after which it is left out.
         split: how episodes are divided.
@@ -38,6 +39,7 @@ class CollectionPlan:
     shares: Mapping[str, float]
     seed: int = 0
     agent: str | None = None
+    weights: str | None = None
     max_steps: int | None = None
     seconds: float = EPISODE_SECONDS
     split: SplitRule = field(default_factory=SplitRule)
@@ -58,10 +60,13 @@ class CollectionPlan:
             raise UserError(f"behaviour shares {dict(self.shares)}: give numbers from 0 to 1 that add up to 1")
         if self.shares.get("agent", 0) > 0 and self.agent is None:
             raise UserError("a share of behaviour agent needs an agent; name one with --policy")
+        if self.agent is not None and not self.shares.get("agent", 0) > 0:
+            raise UserError(f"agent {self.agent!r} has no share of the episodes; give it one, for example agent=0.5")
 
     def document(self) -> dict[str, Any]:
         """The plan as written down in the dataset."""
-        return {**asdict(self), "shares": dict(self.shares), "split": self.split.document()}
+        document = {**asdict(self), "shares": dict(self.shares), "split": self.split.document()}
+        return {name: value for name, value in document.items() if name != "weights" or value is not None}
 
     @property
     def level_id(self) -> str:
@@ -76,12 +81,14 @@ class CollectionPlan:
 
 
 def behaviour_shares(policy: str, shares: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Behaviour shares that a policy name stands for; ``shares`` replaces the default mix."""
+    """Behaviour shares that a policy name stands for; ``shares`` replaces the default mix, or goes beside an agent."""
     if policy == "mix":
         return dict(shares or DEFAULT_MIX)
+    if policy not in POLICIES:
+        return dict(shares or {"agent": 1.0})
     if shares:
-        raise UserError(f"behaviour shares go with the policy mix, not with {policy!r}")
-    return {policy if policy in POLICIES else "agent": 1.0}
+        raise UserError(f"behaviour shares go with the policy mix or an agent, not with {policy!r}")
+    return {policy: 1.0}
 
 
 def default_dataset_id(level: str, policy: str) -> str:
@@ -93,13 +100,12 @@ def default_dataset_id(level: str, policy: str) -> str:
 
 
 def check_plan(plan: CollectionPlan) -> None:
-    """Make the level once; ``UserError`` if it is unknown, has other observations, or no bot can play it."""
+    """Make the level once; ``UserError`` if it is unknown, fails, has other observations, or no bot can play it."""
     env = make_level(plan.level)
-    if plan.shares.get("bot", 0) + plan.shares.get("noisy", 0) > 0:
-        reset_level(env, plan.seed)
-        if not has_bot(env):
-            raise UserError(
-                f"level {plan.level!r} has neither a BabyAI instruction nor a goal square, so no bot plays it; "
-                "collect with --policy random or tour"
-            )
+    reset_level(env, plan.seed)
+    if plan.shares.get("bot", 0) + plan.shares.get("noisy", 0) > 0 and not has_bot(env):
+        raise UserError(
+            f"level {plan.level!r} has neither a BabyAI instruction nor a goal square, so no bot plays it; "
+            "collect with --policy random or tour"
+        )
     env.close()

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from wmtoolkit.data.collection import check_target, collect_plan
 from wmtoolkit.data.datasets import DATASET_ID, dataset_path, open_store, read_metadata
 from wmtoolkit.data.levels import DEFAULT_LEVEL
-from wmtoolkit.data.plan import DEFAULT_MIX, EPISODE_SECONDS, POLICIES, CollectionPlan, behaviour_shares, check_plan
+from wmtoolkit.data.plan import EPISODE_SECONDS, POLICIES, CollectionPlan, behaviour_shares, check_plan
 from wmtoolkit.data.splits import SplitRule
 from wmtoolkit.data.workers import MakeAgent, ShardRecorder
 from wmtoolkit.errors import UserError
@@ -36,7 +36,7 @@ class CollectionRecipe:
         levels: level ids; each gives a dataset of its own.
         episodes: a level.
         policy: ``mix``, a behaviour, or an agent's name.
-        shares: of the behaviours in ``mix``.
+        shares: of the behaviours in ``mix``, or beside an agent; None for ``DEFAULT_MIX``, or the agent alone.
         seed: the first level seed.
         max_steps: cut episodes after so many actions; None for the level's own limit.
         seconds: wall-clock limit of an episode.
@@ -46,22 +46,28 @@ class CollectionRecipe:
     levels: tuple[str, ...] = (DEFAULT_LEVEL,)
     episodes: int = DEFAULT_EPISODES
     policy: str = "mix"
-    shares: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    shares: Mapping[str, float] | None = None
     seed: int = 0
     max_steps: int | None = None
     seconds: float = EPISODE_SECONDS
     split: SplitRule = field(default_factory=SplitRule)
 
-    def plans(self) -> list[CollectionPlan]:
-        """One checked plan a level."""
-        shares = behaviour_shares(self.policy, self.shares if self.policy == "mix" else None)
+    @property
+    def agent(self) -> str | None:
+        """Name of the agent, if the policy is one."""
+        return None if self.policy in POLICIES else self.policy
+
+    def plans(self, weights: str | None = None) -> list[CollectionPlan]:
+        """One checked plan a level; ``weights``: sha256 of what the agent was loaded from."""
+        shares = behaviour_shares(self.policy, self.shares)
         return [
             CollectionPlan(
                 level=level,
                 episodes=self.episodes,
                 shares=shares,
                 seed=self.seed,
-                agent=None if self.policy in POLICIES else self.policy,
+                agent=self.agent,
+                weights=weights,
                 max_steps=self.max_steps,
                 seconds=self.seconds,
                 split=self.split,
@@ -153,6 +159,8 @@ def collection_recipe(
     entries = read_recipe(config) if config else {}
     given = {"episodes": episodes, "policy": policy, "seed": seed, "max_steps": max_steps, "seconds": seconds}
     entries |= {name: value for name, value in given.items() if value is not None}
+    if policy not in (None, "mix"):
+        entries.pop("shares", None)  # those of the config's own policy
     if levels:
         entries["levels"] = tuple(levels)
     if shares:
@@ -186,13 +194,14 @@ def collect_levels(
     overwrite: bool = False,
     dry_run: bool = False,
     make_agent: MakeAgent | None = None,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Collect every level of a recipe, each into its dataset, and report.
 
     With one level ``out`` is the dataset; with several it is a folder laid out like Minari's own, one dataset a
-    level. A level that is there already is left as it is with ``resume``.
+    level. A level that is there already is left as it is with ``resume``. ``weights`` is as in ``collect``.
     """
-    plans = recipe.plans()
+    plans = recipe.plans(weights)
     targets = {plan.level: _target(plan, out, len(plans)) for plan in plans}
     for plan in plans:
         check_plan(plan)

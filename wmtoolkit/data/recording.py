@@ -15,7 +15,7 @@ from minigrid.minigrid_env import MiniGridEnv
 
 from wmtoolkit.data import behaviours
 from wmtoolkit.data.behaviours import Actor, BehaviourError
-from wmtoolkit.data.levels import reset_level
+from wmtoolkit.data.levels import level_fault, reset_level
 from wmtoolkit.world.trajectory import Trajectory
 
 MakeActor = Callable[[MiniGridEnv, np.random.Generator], Actor]
@@ -92,6 +92,9 @@ def record_episode(
         level: id to record.
         max_steps: end the episode, as truncated, after so many actions; None for the level's own limit.
         seconds: wall-clock limit, after which the episode is given up.
+
+    Raises:
+        UserError: the level itself fails; names the level and the seed.
     """
     try:
         with time_limit(seconds):
@@ -129,7 +132,10 @@ def _play(
         except BehaviourError as failure:
             actor, error = behaviours.random(env, rng), str(failure)
             previous = actor(observation, previous)
-        observation, reward, terminated, truncated, _ = env.step(previous)
+        try:
+            observation, reward, terminated, truncated, _ = env.step(previous)
+        except Exception as failure:
+            raise level_fault(env, seed, failure) from failure
         images.append(observation["image"])
         directions.append(observation["direction"])
         actions.append(previous)
