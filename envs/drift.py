@@ -51,7 +51,7 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         self.horizon = horizon
         self._recorder: Recorder | None = None
         self._state: Any = None
-        self._imagined_steps = 0
+        self.imagined_steps = 0
         self._counts = np.zeros(horizon, dtype=np.int64)
         self._sums = np.zeros((horizon, len(_MEASURES)))
 
@@ -60,36 +60,49 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._recorder = Recorder(Trajectory.start(observation, seed=seed))
-        self._branch()
+        self.look()
         return observation, info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         recorder = self._running()
-        if self._imagined_steps == self.horizon:
-            self._branch()
+        if self.imagined_steps == self.horizon or self.imagined_ending:
+            self.look()
         observation, reward, terminated, truncated, info = self.env.step(action)
         recorder.add(int(action), observation, float(reward), terminated, truncated)
         self._state = self._state.step(np.array([int(action)]))
-        self._imagined_steps += 1
+        self.imagined_steps += 1
         imagined = np.array(self._state.images[0], dtype=np.uint8)
         cells = (imagined == observation["image"]).all(axis=-1)
         outcome = Outcome.CONTINUE
         if terminated:
             outcome = Outcome.SUCCESS if float(reward) > 0 else Outcome.FAILURE
         drift = {
-            "step": self._imagined_steps,
+            "step": self.imagined_steps,
             "cell_accuracy": float(cells.mean()),
             "frame_exact": bool(cells.all()),
             "direction_equal": int(self._state.directions[0]) == int(observation["direction"]),
             "outcome_equal": int(self._state.sampled_outcomes[0]) == outcome,
             "log_prob": float(self._state.log_prob[0]),
         }
-        self._counts[self._imagined_steps - 1] += 1
-        self._sums[self._imagined_steps - 1] += [drift[name] for name in _MEASURES]
-        if self._state.sampled_outcomes[0] in (Outcome.SUCCESS, Outcome.FAILURE):
-            # What follows an imagined ending means nothing: look at reality again.
-            self._imagined_steps = self.horizon
+        self._counts[self.imagined_steps - 1] += 1
+        self._sums[self.imagined_steps - 1] += [drift[name] for name in _MEASURES]
         return observation, reward, terminated, truncated, {**info, "drift": drift, "imagined": imagined}
+
+    @property
+    def imagined(self) -> tuple[np.ndarray, np.ndarray]:
+        """The imagined view (7, 7, 3) uint8, and the probability of each of its cells (7, 7)."""
+        self._running()
+        return np.array(self._state.images[0], dtype=np.uint8), np.asarray(self._state.confidence[0])
+
+    @property
+    def imagined_ending(self) -> bool:
+        """Whether imagination has come to an end; what would follow means nothing, so the next step looks again."""
+        return self._state is not None and self._state.sampled_outcomes[0] in (Outcome.SUCCESS, Outcome.FAILURE)
+
+    def look(self) -> None:
+        """Let imagination branch from reality now, before the horizon is reached."""
+        self._state = self.world_model.rollout_state([self._running().trajectory])
+        self.imagined_steps = 0
 
     def report(self) -> list[dict[str, float]]:
         """Means over all steps so far, one row for each number of imagined steps since the branch that occurred."""
@@ -103,13 +116,9 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         """Real and imagined view side by side, (H, W, 3) uint8, uncertain cells faded."""
         real = draw_view(self._running().trajectory.images[-1])
         imagined = draw_view(np.asarray(self._state.images[0]), np.asarray(self._state.confidence[0]))
-        return side_by_side([real, imagined], ["real", f"imagined, {self._imagined_steps} steps"])
+        return side_by_side([real, imagined], ["real", f"imagined, {self.imagined_steps} steps"])
 
     def _running(self) -> Recorder:
         if self._recorder is None:
             raise ResetNeeded("no episode yet: call reset() first")
         return self._recorder
-
-    def _branch(self) -> None:
-        self._state = self.world_model.rollout_state([self._running().trajectory])
-        self._imagined_steps = 0
