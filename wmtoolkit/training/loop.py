@@ -27,7 +27,7 @@ from wmtoolkit.progress import progress
 from wmtoolkit.training.batches import Sampler, draw_batch, full_size
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
 from wmtoolkit.training.config import Config, write_config
-from wmtoolkit.training.curriculum import curriculum
+from wmtoolkit.training.curriculum import curriculum, plot_curriculum
 from wmtoolkit.training.log import Log, Throughput, check_trackers
 from wmtoolkit.training.objective import KINDS, MaskedReconstruction, Weights, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, moving_average, schedule
@@ -52,7 +52,8 @@ def train(
     """Train a world model into a run directory.
 
     The run directory holds ``config.yaml``, ``dataset.json``, ``metrics.jsonl``, ``tensorboard/``,
-    ``checkpoints/step-NNNNNNN/`` and ``checkpoint/``, the best by validation NLL.
+    ``checkpoints/step-NNNNNNN/`` and ``checkpoint/``, the best by validation NLL; with scheduled masks also
+    ``curriculum.svg``, a plot of them.
 
     Args:
         config: what to train and how.
@@ -314,6 +315,8 @@ def _claim(out: Path, config: Config, document: dict[str, Any], resume: bool) ->
         write_json(record, document)
         write_json(out / "versions.json", {"versions": versions(), "git": git_commit()})
     write_config(config, out / "config.yaml")
+    if config.masking.strategy == "scheduled":
+        plot_curriculum(config.masking, out / "curriculum.svg")
 
 
 def _gathered(accelerator: Accelerator, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> dict[str, float]:
