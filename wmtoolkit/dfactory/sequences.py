@@ -40,6 +40,12 @@ def sequences(trajectory: Trajectory, text: TextVocabulary, length: int) -> Iter
         start += fitting - 1
 
 
+def sequence_count(actions: np.ndarray, block_length: int, length: int) -> int:
+    """Number of sequences that ``sequences`` makes of episodes with so many actions each (E,)."""
+    stride = length // block_length - 2  # frames that a part has beyond the one it shares
+    return int(np.maximum(1, -(-actions // stride)).sum())
+
+
 def layout_document(text: TextVocabulary, span: int) -> dict[str, Any]:
     """``world_layout.json``: the fields of ``any_order.layout.Layout``."""
 

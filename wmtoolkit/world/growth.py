@@ -109,16 +109,19 @@ def text_vocabulary(
         raise UserError(
             f"{where} knows ids beyond vocab_size {config.vocab_size} of config.json; it is another model's"
         )
-    first = config.vocab_size
-    size = first + len(describing_words())
     return TextVocabulary(
-        size=-(-size // _ROUND) * _ROUND,
-        first=first,
+        size=grown_size(config.vocab_size),
+        first=config.vocab_size,
         pad=config.pad_token_id,
         mask=mask,
         words=words,
         block_length=-(-BLOCK // block_size) * block_size,
     )
+
+
+def grown_size(vocab_size: int) -> int:
+    """Rows of the tables of a text model with the world's tokens behind its own."""
+    return -(-(vocab_size + len(describing_words())) // _ROUND) * _ROUND
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
