@@ -172,6 +172,35 @@ def test_sharded_over_two_processes_equals_one(data: str, text: str, grown: Path
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
+def test_the_set_up_of_llada2_mini_on_two_processes_equals_one(data: str, grown: Path, tmp_path: Path) -> None:
+    """DDP, adapters on frozen weights, recomputed activations, as llada2_mini.yaml has them; here in float32."""
+    small = (
+        *("hidden_size=32", "intermediate_size=64", "num_hidden_layers=3", "num_attention_heads=2"),
+        *("num_key_value_heads=1", "head_dim=16", "num_experts=8", "num_experts_per_tok=2", "n_group=4"),
+        *("topk_group=2", "moe_intermediate_size=16", "rope_theta=10000"),
+    )
+    overrides = [
+        *(f"model.{name}" for name in small),
+        *("training.steps=3", "training.checkpoint_every=3", "training.batch_size=6", "logging.every=1"),
+        *("training.validation_windows=8", "training.mixed_precision=float32", "scale.frozen_weights=float32"),
+        "logging.trackers=[]",
+    ]
+    config = load_config("llada2_mini", overrides)
+    assert config.scale.lora_rank
+    assert config.scale.activation_checkpointing
+    train(config, tmp_path / "one", [data], init=grown)
+    settings = [part for override in overrides for part in ("--set", override)]
+    done = wmtool_train(
+        2, "--config", "llada2_mini", *settings, "--data", data, "--init", grown, "--out", tmp_path / "two"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=2e-4, rtol=1e-3, msg=name)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -191,7 +220,7 @@ def test_settings_that_do_not_go_together_are_named(text: str, overrides: tuple[
 
 
 def test_starts_that_do_not_fit_are_one_line(
-    data: str, text: str, grown: Path, checkpoint: Path, tmp_path: Path
+    data: str, text: str, grown: Path, text_checkpoint: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     def refused(words: str, init: Path, *overrides: str) -> None:
         with pytest.raises(UserError, match=words) as failure:
@@ -202,6 +231,9 @@ def test_starts_that_do_not_fit_are_one_line(
     refused("compositional must be false", grown, "world.compositional=true")
     refused("does not fit the config's model", checkpoint)
     refused("no checkpoint folder", tmp_path / "nowhere")
+    refused("was not grown by the world's tokens; wmtool export --target grown", text_checkpoint)
+    with pytest.raises(UserError, match="add --init"):
+        train(load_config(text, ["scale.lora_rank=4"]), tmp_path / "run", [data])
     refused("needs a group of processes", grown, "scale.sharding=fsdp2")
 
 

@@ -37,8 +37,8 @@ def starting_network(
     """
     if resumed is not None:
         init = _origin(resumed)
-    text = None if init is None else world_config(checkpoint.describe(init)["world"])
-    if init is not None and isinstance(text, TextWorldConfig):
+    text = check_start(config, init)
+    if init is not None and text is not None:
         return _over_text(config, text, init), init
     network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
     if init is not None and resumed is None:
@@ -61,8 +61,24 @@ def _origin(resumed: Path) -> Path | None:
     return None if init is None else Path(init)
 
 
-def _over_text(config: Config, found: TextWorldConfig, init: Path) -> WorldNetwork:
-    """The text model in the front-end that the config asks for; features that it has already are kept."""
+def check_start(config: Config, init: Path | None) -> TextWorldConfig | None:
+    """Refuse a start that does not fit, by its small files alone; what is found there, if it is a text LLaDA2.
+
+    Raises:
+        UserError: naming what to change.
+    """
+    if init is None:
+        if config.scale.lora_rank:
+            raise UserError("scale.lora_rank trains adapters of a model that is there; add --init CHECKPOINT")
+        return None
+    if (init / "config.json").is_file() and not (init / "world.json").is_file():
+        raise UserError(
+            f"--init {init}: the vocabulary was not grown by the world's tokens; "
+            f"wmtool export --target grown --checkpoint {init} --out {init.name}-world"
+        )
+    found = world_config(checkpoint.describe(init)["world"])
+    if not isinstance(found, TextWorldConfig):
+        return None
     wanted, there = config.model.llada2(), LLaDA2MoeConfig.from_pretrained(init)
     for name in config.model.__dataclass_fields__:
         if name in ("attention", "initializer_range"):
@@ -72,6 +88,12 @@ def _over_text(config: Config, found: TextWorldConfig, init: Path) -> WorldNetwo
                 f"--init {init}: model.{name} is {getattr(wanted, name)} in the config, {getattr(there, name)} in the "
                 f"checkpoint; add --set model.{name}={getattr(there, name)}"
             )
+    return found
+
+
+def _over_text(config: Config, found: TextWorldConfig, init: Path) -> WorldNetwork:
+    """The text model in the front-end that the config asks for; features that it has already are kept."""
+    there = LLaDA2MoeConfig.from_pretrained(init)
     try:
         world = TextWorldConfig(**asdict(config.world), text=found.text)
     except ValueError as error:
