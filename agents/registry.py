@@ -22,6 +22,8 @@ AGENTS = {
     "infill": "infill:InfillAgent",
 }
 """Where each agent lives: ``module:Class`` below ``wmtoolkit.agents``."""
+SAVED = "sb3"
+"""``sb3:FILE`` is a policy that was trained and saved."""
 
 
 def agent_class(name: str) -> type:
@@ -30,10 +32,12 @@ def agent_class(name: str) -> type:
     Raises:
         UserError: for an unknown name; the message lists the known ones.
     """
+    if name.startswith(f"{SAVED}:"):
+        return import_module("wmtoolkit.agents.sb3_agent").SavedSB3Agent
     if name not in AGENTS:
         close = difflib.get_close_matches(name, AGENTS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"unknown agent {name!r}{hint}; known agents: {', '.join(AGENTS)}")
+        raise UserError(f"unknown agent {name!r}{hint}; known agents: {', '.join(AGENTS)}, {SAVED}:FILE")
     module, _, attribute = AGENTS[name].partition(":")
     return getattr(import_module(f"wmtoolkit.agents.{module}"), attribute)
 
@@ -61,7 +65,7 @@ def make_agent(
     """Make an agent by name.
 
     Args:
-        name: one of ``AGENTS``.
+        name: one of ``AGENTS``, or ``sb3:FILE``.
         world_model: what planners imagine with; agents that need none ignore it.
         env: the real level the agent will act in; only ``bot`` needs it.
         seed: of the agent's own randomness.
@@ -78,7 +82,9 @@ def make_agent(
             what = {"world_model": "a world model; give a checkpoint", "env": "the real level"}[part]
             raise UserError(f"agent {name!r} needs {what}")
         arguments[part] = given[part]
-    options = [option for option in parameters(cls) if option not in ("world_model", "env", "seed")]
+    if name.startswith(f"{SAVED}:"):
+        arguments["file"] = name.partition(":")[2]
+    options = [option for option in parameters(cls) if option not in ("world_model", "env", "file", "seed")]
     unknown = [option for option in budget if option not in options]
     if unknown:
         known = ", ".join(options) if options else "none"

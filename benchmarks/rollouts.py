@@ -125,6 +125,7 @@ def rollout(
     episodes: int = 100,
     seed: int = 900_000,
     settings: Sequence[str] = (),
+    trust: bool = False,
     mask_ratio: float = 0.0,
     video: Path | None = None,
     video_episode: int = 0,
@@ -138,6 +139,7 @@ def rollout(
         checkpoint: folder of the world model; None: the packaged one. Not loaded where nothing needs it.
         episodes: number of episodes; episode i takes level seed ``seed + i``.
         settings: options of the agent, each ``key=value``.
+        trust: allow an agent to read a file that runs code.
         video_episode: number of the filmed or explained episode, from 0.
         out: folder for ``results.json``.
 
@@ -148,7 +150,7 @@ def rollout(
         UserError: see ``run_episodes``; also for a missing or broken checkpoint.
     """
     arguments = {key: value for key, value in locals().items() if key != "out"}
-    budget = dict(_setting(setting) for setting in settings)
+    budget = dict(_setting(setting) for setting in settings) | ({"trust": True} if trust else {})
     world_model, identity = None, None
     if imagined or "world_model" in needs(agent):
         world_model, identity = _load(checkpoint)

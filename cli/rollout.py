@@ -15,7 +15,10 @@ from wmtoolkit.cli.common import check_out, command_options
     "--episodes 100 --seed 900000 --video episode.gif --out results/best-first"
 )
 @click.option("--level", default="BabyAI-GoToLocal-v0", show_default=True, metavar="ID", help="Level id, or module:Id.")
-@click.option("--agent", default="best-first", show_default=True, metavar="NAME", help="Who acts.")
+@click.option(
+    "--agent", default="best-first", show_default=True, metavar="NAME", help="Who acts; sb3:RUN for a policy."
+)
+@click.option("--trust", is_flag=True, help="Read an agent sb3:FILE.zip, which runs code in it.")
 @click.option("--checkpoint", metavar="DIR", help="World model [the packaged one].")
 @click.option("--imagined/--real", default=False, show_default=True, help="Act in imagination or in the level.")
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="How many.")

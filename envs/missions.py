@@ -50,6 +50,11 @@ def tokenized_space(space: spaces.Space, max_words: int = MAX_WORDS) -> spaces.D
         raise UserError("TokenizedMission needs observations that are dicts of image, direction and mission")
     if space["image"].shape != (grid.VIEW, grid.VIEW, 3):
         raise UserError(f"TokenizedMission needs 7x7x3 views, not {space['image'].shape}")
+    return token_space(max_words)
+
+
+def token_space(max_words: int = MAX_WORDS) -> spaces.Dict:
+    """The space of all tokenized observations, whatever the level."""
     return spaces.Dict(
         {
             "direction": spaces.Discrete(len(grid.DIRECTIONS)),

@@ -1,0 +1,117 @@
+"""What a policy's training is to be, and what one was begun as."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wmtoolkit.agents.sb3_algorithms import resolved
+from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.errors import UserError
+
+MODES = ("imagined", "real")
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class PolicyTraining:
+    """What is trained, and how.
+
+    Attributes:
+        algo: name in ``ALGORITHMS``.
+        level: id of the level.
+        mode: one of ``MODES``.
+        checkpoint: folder of the world model; None: the packaged one.
+        steps: of the level or of imagination, over all lanes.
+        seed: of everything.
+        num_envs: lanes; imagined ones share a forward pass.
+        every: steps of a round.
+        episodes: of each measurement in the real level.
+        clone: imagined steps of the world model's own policy that the policy learns from first; 0: none.
+        temperature: of imagination; 0: always the likeliest.
+        max_steps: limit of an episode; None: the level's own.
+        settings: of the algorithm, all of them.
+    """
+
+    algo: str = "ppo"
+    level: str = DEFAULT_LEVEL
+    mode: str = "imagined"
+    checkpoint: str | None = None
+    steps: int = 200_000
+    seed: int = 0
+    num_envs: int = 16
+    every: int = 16_384
+    episodes: int = 64
+    clone: int = 0
+    temperature: float = 1.0
+    max_steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", resolved(self.algo, self.settings))
+        if self.mode not in MODES:
+            raise UserError(f"mode {self.mode!r} is not one of {', '.join(MODES)}")
+        for name in ("steps", "num_envs", "every", "episodes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.clone and self.algo == "dqn":
+            raise UserError("dqn learns values, not a policy: there is nothing to clone into; leave out --clone")
+
+
+def make_plan(changes: Mapping[str, Any], settings: Sequence[str] = ()) -> PolicyTraining:
+    """A plan with some fields changed, and settings of the algorithm given as ``key=value``.
+
+    Raises:
+        UserError: for an unknown setting or a value out of range.
+    """
+    return PolicyTraining(**changes, settings=dict(_setting(text) for text in settings))
+
+
+def prepare(
+    out: Path, changes: Mapping[str, Any], settings: Sequence[str] = (), *, resume: bool, overwrite: bool
+) -> PolicyTraining:
+    """The plan of a new run in ``out``, or that of the one to be resumed, which may only be given more steps.
+
+    Raises:
+        UserError: see ``make_plan``; nothing to resume; a change to what the run was begun with; or ``out`` holds
+            something that is not a run and is not overwritten.
+    """
+    if resume:
+        return _begun(out, changes, dict(_setting(text) for text in settings))
+    plan = make_plan(changes, settings)
+    if overwrite and out.exists() and any(out.iterdir()):
+        if not (out / CONFIG).is_file():
+            raise UserError(f"--out {out} holds something that is not a policy training; it is not overwritten")
+        shutil.rmtree(out)
+    return plan
+
+
+def _begun(out: Path, changes: Mapping[str, Any], settings: Mapping[str, Any]) -> PolicyTraining:
+    if not (out / CONFIG).is_file():
+        raise UserError(f"--out {out} holds no policy training to resume: it has no {CONFIG}")
+    try:
+        stored = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        PolicyTraining(**stored)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{out / CONFIG} cannot be read: {error}") from None
+    before = {**stored, **stored["settings"]}
+    for name, value in {**changes, **settings}.items():
+        if name != "steps" and value != before.get(name):
+            raise UserError(
+                f"the run in {out} was begun with {name} {before.get(name)!r}: it cannot go on with {value!r}"
+            )
+    return PolicyTraining(**{**stored, **changes})
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UserError(f"--set {text!r}: write key=value, for example learning_rate=0.001")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
