@@ -1,6 +1,8 @@
 """`wmtool plan-cluster`: its counts against networks that are built, its words against bad arguments."""
 
 import json
+import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wmtoolkit import Trajectory
 from wmtoolkit.cli.main import main
 from wmtoolkit.data import open_store
-from wmtoolkit.dfactory.plan import BLOCK_LENGTH, SETUPS, Speeds, _cost, adapter_parameters, plan
+from wmtoolkit.dfactory.plan import BLOCK_LENGTH, FORMULAS, SETUPS, Speeds, _cost, adapter_parameters, plan
 from wmtoolkit.dfactory.sequences import sequence_count, sequences
 from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM
 from wmtoolkit.llada2.released import released_config
@@ -127,3 +129,57 @@ def test_what_cannot_be_is_one_line(arguments: tuple, words: str) -> None:
     assert done.exit_code == 1
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# docs/scaling.md
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+COMMANDS = [
+    command.removeprefix("`").removesuffix("`")
+    for command in re.findall(r"(?m)^(?:wmtool|torchrun) .*$|`(?:wmtool|torchrun) [^`]+ --[^`]+`", DOCUMENT)
+]
+
+
+def test_the_tables_of_the_guide_are_what_its_commands_print() -> None:
+    """Where this fails, write what the commands print now into docs/scaling.md."""
+    tables = re.findall(r"(?m)^`wmtool (plan-cluster .*)`\n\n```\n((?:.*\n)+?)```$", DOCUMENT)
+    assert len(tables) == 2
+    for command, table in tables:
+        printed = CliRunner().invoke(main, shlex.split(command)).stdout
+        assert printed.startswith(table)
+    assert FORMULAS in DOCUMENT
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_guide_is_one(command: str) -> None:
+    """Options are known, the set-up of a training is a valid config, and its batch can be shared by its GPUs."""
+    words = shlex.split(command)
+    start = words.index("-m") + 2 if words[0] == "torchrun" else 1
+    context = main.make_context("wmtool", [*words[start:]], resilient_parsing=True)
+    name, command_of, arguments = main.resolve_command(context, words[start:])
+    assert command_of is not None
+    options = command_of.make_context(name, arguments).params
+    if name == "train":
+        config = load_config(options["name"], options["overrides"])
+        gpus = int(words[words.index("--nproc-per-node") + 1]) if words[0] == "torchrun" else 1
+        assert config.training.batch_size % (gpus * config.training.accumulation) == 0
+        if "--init" in words:
+            assert config.scale.lora_rank or config.scale.sharded
+
+
+def test_the_guide_has_a_set_up_for_each_number_of_gpus() -> None:
+    """Of our own trainer for 1, 2, 4 and 8; and none of dFactory's is named that by the plan does not fit."""
+    for count in (2, 4, 8):
+        assert f"--nproc-per-node {count} -m wmtoolkit.cli train --config llada2_mini" in DOCUMENT
+    rows = plan(["mini", "flash"], [1, 2, 4, 8, 16, 64])
+    fits = {(row["model"], row["setup"], row["gpus"]): row["fits"] for row in rows}
+    table = re.findall(r"(?m)^\| (\d+) \| (.*) \| (.*) \|$", DOCUMENT)
+    assert [int(gpus) for gpus, *_ in table] == [1, 2, 4, 8, 16, 64]
+    for gpus, *cells in table:
+        for model, cell in zip(("mini", "flash"), cells, strict=True):
+            named = f"--ranks {gpus}" in cell
+            on_gpus = f"--ranks {gpus} --no-offload" in cell
+            assert not named or fits[model, "dfactory-gpu" if on_gpus else "dfactory", int(gpus)]
+            assert (
+                named or not fits[model, "dfactory", int(gpus)] or (model, gpus) == ("mini", "64")
+            )  # more than it needs
