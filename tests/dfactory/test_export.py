@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from transformers import AutoTokenizer
 
+import wmtoolkit
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
 from wmtoolkit.cli.main import main
 from wmtoolkit.data import open_store
@@ -280,3 +281,29 @@ def test_what_a_plain_llada2_does_not_have_is_refused_or_left_out_and_said(check
     assert "rope_axes" not in json.loads((tmp_path / "plain" / "config.json").read_text())
     network, _ = load(checkpoint)
     assert torch.equal(plain.model.word_embeddings.weight, network.input_table().detach())
+
+
+def test_the_packaged_model_as_a_plain_llada2_predicts_the_same_given_what_its_front_end_adds(
+    episodes: list[Trajectory], tmp_path: Path
+) -> None:
+    """Its composed tables and its network are all there; features and places are added to the embeddings outside."""
+    model = AnyOrderWorldModel.from_pretrained(precision="float32")
+    network = model.network
+    source = Path(wmtoolkit.__file__).parent / "checkpoints" / "compact"
+    assert export_plain(source, tmp_path / "plain", drop_front_end=True)["dropped"]
+    plain = LLaDA2MoeForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32).eval()
+    assert plain.config.rope_axes == 1  # what any other program computes with
+    plain.config.rope_axes = plain.model.rotary_emb.axes = network.llada2.config.rope_axes
+    asked: list[tuple] = []
+    hook = network.register_forward_pre_hook(lambda _, arguments: asked.append(arguments[:2]))
+    model.nll(episodes[:1])
+    hook.remove()
+    tokens, mask = asked[0]
+    with torch.no_grad():
+        torch.testing.assert_close(plain.model.word_embeddings.weight, network.input_table(), atol=1e-6, rtol=1e-5)
+        expected = network(tokens, mask) @ network.output_table().T
+        embedded, places = network.embed(tokens)
+        given = plain(inputs_embeds=embedded, attention_mask=mask, position_ids=places).logits
+    torch.testing.assert_close(given, expected, atol=1e-3, rtol=1e-3)
+    cells = network.completions
+    assert torch.equal(given[..., cells].argmax(-1), expected[..., cells].argmax(-1))
