@@ -179,9 +179,10 @@ class _Run:
     def _clone(self, model: AnyOrderWorldModel) -> None:
         plan, seed = self.plan, level_seed(self.plan.seed, -1)
         env = ImaginationVectorEnv(plan.num_envs, plan.level, model, temperature=plan.temperature, **_limit(plan))
-        history = clone(self.learner.policy, lessons(env, plan.clone, seed), seed)
+        taught = lessons(env, plan.clone, seed)
+        history = clone(self.learner.policy, taught, seed)
         self.metrics.add(0, {"clone/cross_entropy": history[-1], "clone/first_cross_entropy": history[0]})
-        self.counts["real_resets"] += plan.num_envs
+        self.counts["real_resets"] += int(taught.starts.sum())
 
 
 class _Rounds(BaseCallback):

@@ -1,4 +1,4 @@
-"""``wmtool train-policy``: train an SB3 policy in imagination, in the real level."""
+"""``wmtool train-policy``: train an SB3 policy in imagination or in the real level."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     )
     assert done.exit_code == 0, done.stderr
     assert "hours here" in done.stdout
-    assert not out.exists()
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
