@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wmtoolkit.agents.dyna import SETTINGS, resolved_dyna
 from wmtoolkit.agents.sb3_algorithms import resolved
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
 
-MODES = ("imagined", "real")
+MODES = ("imagined", "real", "dyna")
 CONFIG = "config.json"
 
 
@@ -35,6 +36,7 @@ class PolicyTraining:
         temperature: of imagination; 0: always the likeliest.
         max_steps: limit of an episode; None: the level's own.
         settings: of the algorithm, all of them.
+        dyna: of ``DynaPlan``, all of them; empty in other modes.
     """
 
     algo: str = "ppo"
@@ -50,11 +52,16 @@ class PolicyTraining:
     temperature: float = 1.0
     max_steps: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    dyna: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", resolved(self.algo, self.settings))
         if self.mode not in MODES:
             raise UserError(f"mode {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.dyna and self.mode != "dyna":
+            raise UserError(f"setting {next(iter(self.dyna))} is one of Dyna's: it needs --dyna")
+        if self.mode == "dyna":
+            object.__setattr__(self, "dyna", resolved_dyna(self.dyna))
         for name in ("steps", "num_envs", "every", "episodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -68,7 +75,9 @@ def make_plan(changes: Mapping[str, Any], settings: Sequence[str] = ()) -> Polic
     Raises:
         UserError: for an unknown setting or a value out of range.
     """
-    return PolicyTraining(**changes, settings=dict(_setting(text) for text in settings))
+    given = dict(_setting(text) for text in settings)
+    dyna = {key: given.pop(key) for key in SETTINGS if key in given}
+    return PolicyTraining(**changes, settings=given, dyna=dyna)
 
 
 def prepare(
@@ -98,7 +107,7 @@ def _begun(out: Path, changes: Mapping[str, Any], settings: Mapping[str, Any]) -
         PolicyTraining(**stored)
     except (ValueError, TypeError) as error:
         raise UserError(f"{out / CONFIG} cannot be read: {error}") from None
-    before = {**stored, **stored["settings"]}
+    before = {**stored, **stored["dyna"], **stored["settings"]}
     for name, value in {**changes, **settings}.items():
         if name != "steps" and value != before.get(name):
             raise UserError(

@@ -21,6 +21,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from wmtoolkit.agents.cloning import clone, lessons
+from wmtoolkit.agents.dyna import Dyna, DynaPlan
 from wmtoolkit.agents.policy_plan import CONFIG, PolicyTraining
 from wmtoolkit.agents.sb3_algorithms import make_learner
 from wmtoolkit.agents.sb3_checkpoints import load_training, save_training, step_folders
@@ -106,6 +107,10 @@ class _Run:
             _same_model(checkpoint, numbers["world_model"], identity)
             self.counts, self.saved = numbers["counts"], self.learner.num_timesteps
             self._began -= self.counts["seconds"]
+        self._dyna = None
+        if plan.mode == "dyna" and model is not None:
+            options: Any = {"seed": plan.seed, "max_steps": plan.max_steps, "step": self.saved}
+            self._dyna = Dyna(DynaPlan(**plan.dyna), plan.level, out / "dyna", model, **options)
         write_json(out / CONFIG, asdict(plan))
         self.metrics = Metrics(out, max(self.saved, 0) if checkpoint else -1)
         self.learner.set_logger(Logger(None, [self.metrics]))
@@ -121,16 +126,20 @@ class _Run:
                 rounds = _Rounds(self, bar)
                 learner.learn(left, callback=rounds, log_interval=1, reset_num_timesteps=self.saved < 0)
         if self.saved < learner.num_timesteps:
-            self.end_round()
+            self.end_round(last=True)
 
-    def end_round(self) -> None:
-        """Measure the policy in the real level and save everything."""
+    def end_round(self, last: bool = False) -> None:
+        """Measure the policy in the real level, let Dyna play and learn if another round follows, save everything."""
         step, rng = self.learner.num_timesteps, np.random.default_rng([self.plan.seed, self.learner.num_timesteps])
         success, length = self._measure(self.learner.policy)
         line = {"success_rate": float(success.mean()), "mean_episode_length": float(length.mean())}
         if self.plan.algo != "dqn":
             success, length = self._measure(self.learner.policy, rng)
             line |= {"sampled_success_rate": float(success.mean()), "sampled_mean_episode_length": float(length.mean())}
+        if self._dyna is not None and not last:
+            for name, value in self._dyna.advance(step, self.learner.policy).items():
+                self.counts[name] += value
+            self.counts["real_resets"] = self.counts["real_episodes"]
         self.counts["seconds"] = time.perf_counter() - self._began
         self.metrics.add(step, {**line, **self.counts})
         facts = {"level": self.plan.level, "mode": self.plan.mode, "steps": step, "world_model": self.identity}
@@ -144,6 +153,8 @@ class _Run:
         """New episodes and new random streams, which follow from the seed and the step alone."""
         learner, seed = self.learner, level_seed(self.plan.seed, self.learner.num_timesteps)
         seed_everything(seed)
+        if self._dyna is not None:
+            learner.env.venv = self._dyna.imagination(learner.n_envs, self.plan.temperature).venv
         learner.action_space.seed(seed)
         learner.env.seed(seed)
         learner._last_obs = learner.env.reset()

@@ -13,7 +13,7 @@ COMMANDS = {
     "train": "Train an any-order world model.",
     "evaluate": "Measure a checkpoint's predictions on held-out trajectories.",
     "rollout": "Run an agent, really or in imagination, and report.",
-    "train-policy": "Train an SB3 policy in imagination or for real.",
+    "train-policy": "Train an SB3 policy in imagination, for real, or by Dyna.",
     "play": "Act inside the imagination by hand, the real level beside it.",
     "convert": "Convert a LLaDA2 checkpoint between the hub's layout and dFactory's.",
     "download": "Fetch a LLaDA2 checkpoint from the Hugging Face hub.",

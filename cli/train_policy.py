@@ -1,4 +1,4 @@
-"""``wmtool train-policy``: train an SB3 policy in imagination or in the real level."""
+"""``wmtool train-policy``: train an SB3 policy in imagination, in the real level, or by Dyna."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from wmtoolkit.cli.common import check_out, command_options
 @click.option("--checkpoint", metavar="DIR", help="World model. [default: the packaged one]")
 @click.option("--imagined", "mode", flag_value="imagined", help="Train in imagination. [default]")
 @click.option("--real", "mode", flag_value="real", help="Train in the level itself.")
+@click.option("--dyna", "mode", flag_value="dyna", help="Alternate real episodes, model updates and imagination.")
 @click.option("--steps", type=click.IntRange(1), help="Steps over all lanes. [default: 200000]")
 @click.option("--envs", "num_envs", type=click.IntRange(1), help="Lanes, imagined in one forward pass. [default: 16]")
 @click.option("--evaluate-every", "every", type=click.IntRange(1), help="Steps between checkpoints. [default: 16384]")
@@ -26,7 +27,9 @@ from wmtoolkit.cli.common import check_out, command_options
 @click.option("--clone", type=click.IntRange(0), metavar="STEPS", help="Imitate the world model's policy first.")
 @click.option("--temperature", type=click.FloatRange(0), help="Of imagination; 0: the likeliest. [default: 1]")
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of an episode. [default: the level's]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the algorithm; repeated.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the algorithm or of Dyna; repeated."
+)
 @click.option("--seed", type=click.IntRange(0), help="Of everything. [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/policy"), show_default=True, metavar="DIR")
 @click.option("--zip", "write_zip", is_flag=True, help="Write SB3's own policy.zip too; reading one runs code.")
@@ -47,6 +50,11 @@ def train_policy(
 
     The run folder holds the newest policy as safetensors and JSON, checkpoints, metrics.jsonl, TensorBoard's files and
     results.json. Play it with: wmtool rollout --agent sb3:RUN. Needs pip install 'wmtoolkit[sb3]'.
+
+    \b
+    With --dyna, each round begins with real episodes and some steps of the world model's training; --set takes
+    real_episodes, model_steps, rate, scratch, horizon, and what cuts imagination: outcome_confidence, frame_log_prob,
+    orders. All real episodes of training are counted; those of the measurements are not.
     """
     from wmtoolkit.agents.policy_plan import make_plan, prepare
     from wmtoolkit.agents.sb3_training import cost

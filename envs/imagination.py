@@ -58,9 +58,10 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
     Args:
         level: id of the real level.
         checkpoint: folder of a checkpoint or a loaded ``AnyOrderWorldModel``; None: the packaged one.
-        start: ``"level"``, ``"dataset"``, ``"dream"`` or a ``Trajectory`` to continue (see ``starts.Starts``).
+        start: ``"level"``, ``"dataset"``, ``"branch"``, ``"dream"`` or a ``Trajectory`` to continue (see
+            ``starts.Starts``).
             ``reset(options={"start": trajectory})`` continues from a trajectory for one episode.
-        dataset: Minari id, folder or trajectories, for ``start="dataset"``.
+        dataset: Minari id, folder or trajectories, for ``start="dataset"`` and ``"branch"``.
         temperature: 0 takes the most probable next frame; above, it is sampled.
         decoding_steps: 1 decodes all cells of a frame in parallel; n in n rounds, most confident first.
         max_steps: the limit; None: what the real level computes at its reset for the mission.

@@ -17,6 +17,7 @@ from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
 from wmtoolkit.envs.lanes import lane_infos
 from wmtoolkit.envs.missions import action_masks, mission_ids, tokenized_space
 from wmtoolkit.envs.observability import VectorPartialObservability
+from wmtoolkit.envs.pessimism import PessimisticImagination, Trust
 from wmtoolkit.envs.real import make_real_env
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -37,6 +38,7 @@ def make_sb3_vec_env(
     seed: int | None = None,
     partial_observability: Mapping[str, Any] | None = None,
     belief: Mapping[str, Any] | None = None,
+    trust: Trust | None = None,
     max_words: int = MAX_WORDS,
     **kwargs: Any,
 ) -> VecMonitor:
@@ -50,6 +52,7 @@ def make_sb3_vec_env(
         seed: lane i starts with seed + i; None: unpredictable, or what the algorithm sets.
         partial_observability: attributes of ``Corruption``, e.g. ``{"cell_dropout": 0.3}``.
         belief: the world model fills in what is hidden: settings of ``Belief``, e.g. ``{"fill": "mode"}``.
+        trust: cut imagined episodes where the model is unsure, see ``PessimisticImagination``.
         max_words: length of the mission vector.
         kwargs: for ``ImaginationVectorEnv`` (``temperature``, ``start``, ...) or the real level (``max_steps``, ...).
 
@@ -57,7 +60,8 @@ def make_sb3_vec_env(
         UserError: for an unknown level, a missing checkpoint, a value out of range.
     """
     if imagined:
-        env: VectorEnv = ImaginationVectorEnv(num_envs, level, checkpoint, **kwargs)
+        imagination = ImaginationVectorEnv(num_envs, level, checkpoint, **kwargs)
+        env: VectorEnv = imagination if trust is None else PessimisticImagination(imagination, trust)
     else:
         make: Callable[[], gymnasium.Env] = lambda: make_real_env(level, **kwargs)  # noqa: E731
         env = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)

@@ -19,7 +19,7 @@ from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Trajectory
 
-KINDS = ("level", "dataset", "dream")
+KINDS = ("level", "dataset", "branch", "dream")
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Starts:
     Args:
         level: id of a MiniGrid/BabyAI level.
         start: ``"level"`` (the real level's first observation under the reset seed), ``"dataset"`` (first observation
-            of a recorded episode), ``"dream"`` (a mission that the level poses, its first observation drawn from the
-            model), or a ``Trajectory`` to continue.
-        recordings: the episodes that ``"dataset"`` draws from (see ``recordings``).
+            of a recorded episode), ``"branch"`` (any moment of one), ``"dream"`` (a mission that the level poses, its
+            first observation drawn from the model), or a ``Trajectory`` to continue.
+        recordings: the episodes that ``"dataset"`` and ``"branch"`` draw from (see ``recordings``).
         max_steps: fixed limit; None: what the level computes for the mission at its reset.
 
     Raises:
@@ -71,8 +71,8 @@ class Starts:
             self.fixed = self.continuation(start)
         elif start not in KINDS:
             raise UserError(f"start {start!r} is not one of {', '.join(KINDS)}, nor a Trajectory")
-        elif start == "dataset" and not len(recordings):
-            raise UserError("start='dataset' needs dataset=, a Minari id, a folder or a list of trajectories")
+        elif start in ("dataset", "branch") and not len(recordings):
+            raise UserError(f"start={start!r} needs dataset=, a Minari id, a folder or a list of trajectories")
 
     def draw(self, seed: int | None, rng: np.random.Generator) -> Opening:
         """The next beginning.
@@ -83,8 +83,9 @@ class Starts:
         """
         if self.fixed is not None:
             return self.fixed
-        if self.start == "dataset":
-            return self.continuation(self.recordings[int(rng.integers(len(self.recordings)))].prefix(0))
+        if self.start in ("dataset", "branch"):
+            episode = self.recordings[int(rng.integers(len(self.recordings)))]
+            return self.continuation(episode.prefix(0 if self.start == "dataset" else int(rng.integers(len(episode)))))
         observation = reset_level(self.level, seed)
         limit: int = self.level.max_steps  # type: ignore[attr-defined]
         if self.start == "dream":
