@@ -1,15 +1,16 @@
 """How fast the toolkit's parts are on this machine, as ratios within one run.
 
 A part is a module with ``comparisons(quick, seed)``. The variants of a comparison take turns, round after round, so
-that whatever else the machine does falls on all alike; a variant's time is its fastest round.
+that whatever else the machine does falls on all alike; a variant's time is its fastest round. Amounts, as of memory,
+are measured once.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 
-PARTS = {"llada2": "wmtoolkit.benchmarks.llada2_speed"}
+PARTS = {"llada2": "wmtoolkit.benchmarks.llada2_speed", "data": "wmtoolkit.benchmarks.data_speed"}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -32,11 +33,32 @@ class Comparison:
         unit: what is counted, as ``tokens``.
         variants: by variant, and by use (``forward``, ``train``, ...): the units a call works through, and the call.
             The others are compared with the first variant.
+        also: other units, and how many of them go to one of ``unit``.
+        targets: by variant, the ratio it should reach at least.
+        clock: the one to measure with whatever is asked for: ``wall`` where other processes do the work.
     """
 
     name: str
     unit: str
     variants: dict[str, dict[str, tuple[int, Callable[[], Any]]]]
+    also: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
+    clock: str | None = None
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Variants of an amount.
+
+    Attributes:
+        variants: what measures each.
+        most: by how much the others may exceed the first.
+    """
+
+    name: str
+    unit: str
+    variants: dict[str, Callable[[], float]]
+    most: float
 
 
 def speed(
@@ -59,7 +81,9 @@ def speed(
 
     Returns:
         The results document, whose flat ``rows`` hold ``per_second`` (units a second in the fastest round), ``ratio``
-        (to the comparison's first variant) and ``spread`` (the median round's time over the fastest's); and ``text``.
+        (to the comparison's first variant), ``spread`` (the median round's time over the fastest's) and, where there is
+        a ``target``, whether it is ``met``; an amount's hold ``amount``, the target being how much more it may be than
+        the first; and ``text``.
     """
     for part in parts:
         if part not in PARTS:
@@ -77,7 +101,11 @@ def speed(
             for part in parts or PARTS:
                 for comparison in import_module(PARTS[part]).comparisons(quick=quick, seed=seed):
                     bar.advance(info=f"{part}: {comparison.name}")
-                    rows += [{"part": part, **row} for row in _measured(comparison, rounds, CLOCKS[clock])]
+                    if isinstance(comparison, Amount):
+                        found = _amounts(comparison)
+                    else:
+                        found = _measured(comparison, rounds, CLOCKS[comparison.clock or clock])
+                    rows += [{"part": part, **row} for row in found]
     finally:
         torch.set_num_threads(before)
     document = results_document("bench speed", arguments, {}, rows, seed=seed)
@@ -107,25 +135,66 @@ def _measured(comparison: Comparison, rounds: int, clock: Callable[[], float]) -
             "per_second": rate[use, variant],
             "ratio": rate[use, variant] / rate[use, first],
             "spread": statistics.median(seconds[use, variant]) / min(seconds[use, variant]),
+            **{f"{unit}_per_second": rate[use, variant] * count for unit, count in comparison.also.items()},
+            **_judged(comparison.targets.get(variant), rate[use, variant] / rate[use, first], least=True),
         }
         for use, variant in sorted(work, key=lambda key: key[0])
     ]
 
 
+def _amounts(amount: Amount) -> list[dict[str, Any]]:
+    """One row a variant."""
+    found = {variant: measure() for variant, measure in amount.variants.items()}
+    first = next(iter(found.values()))
+    return [
+        {
+            "comparison": amount.name,
+            "use": "",
+            "variant": variant,
+            "unit": amount.unit,
+            "amount": value,
+            "ratio": value / first,
+            **_judged(amount.most if place else None, value - first, least=False),
+        }
+        for place, (variant, value) in enumerate(found.items())
+    ]
+
+
+def _judged(target: float | None, found: float, *, least: bool) -> dict[str, Any]:
+    """A row's target, if it has one, and whether it is met: reached if it is the least, kept if it is the most."""
+    return {} if target is None else {"target": target, "met": found >= target if least else found <= target}
+
+
 def _text(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> str:
     """The rows as a table for people."""
-    table = [["part", "comparison", "use", "variant", "a second", "ratio", "spread"]]
+    table = [["part", "comparison", "use", "variant", "a second", "ratio", "spread", "target"]]
     for row in rows:
         names = [row[name] for name in ("part", "comparison", "use", "variant")]
-        table.append([*names, f"{row['per_second']:,.0f} {row['unit']}", f"{row['ratio']:.2f}", f"{row['spread']:.2f}"])
+        spread = f"{row['spread']:.2f}" if "spread" in row else ""
+        table.append([*names, _quantity(row), f"{row['ratio']:.2f}", spread, _target(row)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([*map(str.ljust, line[:4], widths), *map(str.rjust, line[4:], widths[4:])]) for line in table]
     how = ", ".join(f"{name}: {arguments[name]}" for name in ("threads", "clock", "rounds"))
     return "\n".join(
         [
-            *lines,
+            *(line.rstrip() for line in lines),
             "",
             f"{how}; the fastest round counts",
             "ratio: to the comparison's first variant; spread: the median round's time over the fastest's",
         ]
     )
+
+
+def _quantity(row: dict[str, Any]) -> str:
+    """What a row measured, in all its units."""
+    if "amount" in row:
+        return f"{row['amount']:,.0f} {row['unit']} in all"
+    also = {key.removesuffix("_per_second"): value for key, value in row.items() if key.endswith("_per_second")}
+    return ", ".join(f"{value:,.0f} {unit}" for unit, value in {row["unit"]: row["per_second"], **also}.items())
+
+
+def _target(row: dict[str, Any]) -> str:
+    if "target" not in row:
+        return ""
+    wanted = f"{row['target']:g} {row['unit']} more at most" if "amount" in row else f"{row['target']:g} at least"
+    return f"{wanted}: {'met' if row['met'] else 'MISSED'}"

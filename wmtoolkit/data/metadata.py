@@ -79,6 +79,15 @@ def _behaviour(name: str, plan: Mapping[str, Any]) -> str:
     return f"agent {plan['agent']}" if name == "agent" else name
 
 
+def _rule(split: Mapping[str, Any]) -> str:
+    """A ``SplitRule.document`` in words."""
+    train, validation, test = (f"{share:.0%}" for share in split["shares"])
+    if not split["held_out"]:
+        return f"the level seed decides, {train}/{validation}/{test}"
+    pairs = ", ".join(split["held_out"])
+    return f"the test has the missions that name {pairs}, and the level seed divides the others"
+
+
 def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> None:
     """Write ``README.md`` beside the data: what is in it, how it was made, how it is split and read."""
     facts = metadata["wmtoolkit"]
@@ -104,9 +113,7 @@ def write_card(folder: Path, metadata: dict[str, Any], store: EpisodeStore) -> N
         versions=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         behaviours=behaviours,
         errors=errors,
-        rule=split["rule"],
-        shares="/".join(f"{share:.0%}" for share in split["shares"]),
-        held_out=f" Held out: {', '.join(split['held_out'])}." if split["held_out"] else "",
+        rule=_rule(split),
         sizes=sizes,
         weights=weights,
         noise=NOISE,
@@ -150,7 +157,7 @@ What went wrong on the way (the rest of such an episode is random, and one out o
 
 ## Splits
 
-{sizes}; by {rule}, {shares}.{held_out} {overlap}
+{sizes}; {rule}. {overlap}
 
 Each episode's Minari metadata holds its `split`, its `behaviour` and the `seed` that reset its level.
 

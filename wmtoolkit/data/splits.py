@@ -64,7 +64,7 @@ class SplitRule:
 
     def document(self) -> dict[str, Any]:
         """What a dataset's metadata writes down."""
-        rule = "held-out colour-object pairs of the mission" if self.held_out else "level seed (multiplicative hash)"
+        rule = "held-out colour-object pairs of the mission" if self.held_out else "level seed, multiplicative hash"
         return {"rule": rule, "shares": list(self.shares), "held_out": list(self.held_out)}
 
     @classmethod
