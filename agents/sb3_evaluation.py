@@ -11,7 +11,7 @@ from wmtoolkit.agents.sb3_algorithms import choose
 from wmtoolkit.envs.sb3 import make_sb3_vec_env
 
 FIRST_SEED = 900_000
-"""Level seed of the first episode; training never draws these (see ``sb3_training.level_seed``)."""
+"""Level seed of the first episode; training never draws these (see ``sb3_randomness.level_seed``)."""
 
 
 class RealEvaluation:
