@@ -25,7 +25,7 @@ setup(
     package_dir=package_dir,
     packages=packages,
     package_data={
-        "wmtoolkit": ["py.typed", "checkpoints/*/*", "configs/**/*.yaml"],
+        "wmtoolkit": ["py.typed", "checkpoints/*/*", "configs/**/*.yaml", "dfactory/*.yaml"],
         "wmtoolkit.benchmarks": ["templates/*"],
     },
     install_requires=[

@@ -47,7 +47,7 @@ class LLaDA2MoeRotaryEmbedding(nn.Module):
             exponents = torch.arange(0, self.dim, 2, dtype=torch.float32, device=positions.device) / self.dim
             return 1.0 / self.theta**exponents, 1.0
         length = int(positions.max()) + 1 if self.follows_length else None
-        return ROPE_INIT_FUNCTIONS[self.kind](self.settings, positions.device, seq_len=length)  # type: ignore[arg-type]
+        return ROPE_INIT_FUNCTIONS[self.kind](self.settings, positions.device, seq_len=length)
 
     def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """position_ids (batch, length) or (axes, batch, length) -> cos and sin, (batch, 1, length, rotary dim)."""

@@ -32,7 +32,7 @@ from wmtoolkit.training.log import Log, Throughput, check_trackers
 from wmtoolkit.training.objective import KINDS, MaskedReconstruction, Weights, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, moving_average, schedule
 from wmtoolkit.training.scale import lay_out, plain, rest, whole
-from wmtoolkit.training.start import starting_network
+from wmtoolkit.training.start import check_start, starting_network
 from wmtoolkit.world import checkpoint, masks, windows
 from wmtoolkit.world.batching import Batch
 from wmtoolkit.world.likelihood import target_log_probs
@@ -79,6 +79,8 @@ def train(
     )
     main = accelerator.is_main_process
     _check_size(config, accelerator.num_processes)
+    if not resume:
+        check_start(config, init)
     if main:
         out.mkdir(parents=True, exist_ok=True)
     paths = list(data) or _own_data(config, out, workers, accelerator)

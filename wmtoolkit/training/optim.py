@@ -34,7 +34,7 @@ class MatrixMuon(torch.optim.Muon):
         super().__init__(views, **options)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of all matrices whose parameter has a gradient."""
         (group,) = self.param_groups
         shapes: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)

@@ -48,8 +48,8 @@ class OtherMissions:
         kinds, kind = np.unique(rows, axis=0, return_inverse=True)
         named = np.stack([named_objects(_text(row[1:])).ravel() for row in kinds])
         shared = (named.astype(np.float32) @ named.T.astype(np.float32)) > 0
-        says = named.any(-1)
-        apart = ~shared & says & says[:, None] & (kinds[:, :1] == kinds[:, 0])
+        says = np.asarray(named.any(-1))
+        apart = ~shared & says[None, :] & says[:, None] & (kinds[:, :1] == kinds[:, 0])
         return cls(kinds[:, 1:], kind.ravel(), apart)
 
     def draw(self, episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
