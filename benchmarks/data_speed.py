@@ -31,12 +31,12 @@ from wmtoolkit.world.network import native_bf16
 RAW = "raw environment"
 FLAT = 60.0
 """Megabytes of memory that fifty times the episodes may take: a few columns of numbers, not the views."""
-SMALL_LEVEL, SMALL_STEPS = "MiniGrid-Empty-5x5-v0", 20
+SMALL_LEVEL, SMALL_STEPS = "MiniGrid-Empty-5x5-v0", 16
 
 
 def comparisons(*, quick: bool = False, seed: int = 0) -> Iterator[Comparison | Amount]:
     """What is compared; the targets are those of the issue that asked for the data path."""
-    few, many, stored, steps = (10, 200, 50, 1) if quick else (200, 2400, 1000, 7)
+    few, many, stored, steps = (10, 200, 50, 1) if quick else (200, 2400, 1000, 5)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         yield _collecting(CollectionPlan(DEFAULT_LEVEL, few, {"random": 1.0}, seed=seed), work, {"recorded": 0.7})
