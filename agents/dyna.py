@@ -11,9 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-from stable_baselines3.common.vec_env import VecEnv
+from typing import TYPE_CHECKING, Any
 
 from wmtoolkit.agents.sb3_agent import SB3Agent
 from wmtoolkit.agents.sb3_randomness import level_seed
@@ -24,6 +22,9 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.training.config import Config, LoggingConfig, ModelConfig
 from wmtoolkit.training.loop import train
 from wmtoolkit.world.model import AnyOrderWorldModel
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
 
 SPLIT = SplitRule((0.8, 0.2, 0.0))
 """All real episodes count, those that only validate the world model too."""
@@ -143,7 +144,7 @@ class Dyna:
             temperature=temperature,
             max_episode_steps=self._plan.horizon,
             trust=self._plan.trust(),
-        )
+        ).venv  # unmonitored: the learner's own monitor goes on around it
 
 
 def model_training(model: AnyOrderWorldModel, plan: DynaPlan, seed: int) -> Config:

@@ -37,7 +37,7 @@ class SB3Agent:
 
     def act(self, observation: Observation) -> int:
         started = time.perf_counter()
-        tokens = {
+        tokens: dict[str, np.ndarray] = {
             "direction": np.array([observation["direction"]], dtype=np.int64),
             "image": np.array(observation["image"], dtype=np.uint8).reshape(1, -1),
             "mission": mission_ids(observation["mission"])[None],

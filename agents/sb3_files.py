@@ -77,7 +77,7 @@ def load_policy(path: Path) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"{path / DOCUMENT} cannot be read ({type(error).__name__}: {error})") from None
     algorithm(algo)
     check_spaces(given, str(path))
-    policy = make_policy(algo, ALGORITHMS[algo].settings | network, token_space(MAX_WORDS), ACTIONS)
+    policy = make_policy(algo, {**ALGORITHMS[algo].settings, **network}, token_space(MAX_WORDS), ACTIONS)
     try:
         put_weights(policy, load_file(path / WEIGHTS))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

@@ -154,7 +154,7 @@ class _Run:
         learner, seed = self.learner, level_seed(self.plan.seed, self.learner.num_timesteps)
         seed_everything(seed)
         if self._dyna is not None:
-            learner.env.venv = self._dyna.imagination(learner.n_envs, self.plan.temperature).venv
+            learner.env.venv = self._dyna.imagination(learner.n_envs, self.plan.temperature)
         learner.action_space.seed(seed)
         learner.env.seed(seed)
         learner._last_obs = learner.env.reset()
@@ -244,7 +244,7 @@ def _training_env(plan: PolicyTraining, model: AnyOrderWorldModel | None) -> Vec
     return make_sb3_vec_env(plan.level, plan.num_envs, imagined=plan.mode != "real", **options)
 
 
-def _limit(plan: PolicyTraining) -> dict[str, int]:
+def _limit(plan: PolicyTraining) -> dict[str, Any]:
     return {} if plan.max_steps is None else {"max_steps": plan.max_steps}
 
 

@@ -295,7 +295,7 @@ def test_steps_out_of_turn_and_actions_out_of_range_are_refused(world_model):
     [
         ({"level": "BabyAI-GoToLocl-v0"}, "did you mean BabyAI-GoToLocal-v0"),
         ({"level": "CartPole-v1"}, "7x7x3"),
-        ({"start": "middle"}, "level, dataset, dream"),
+        ({"start": "middle"}, "level, dataset, branch, dream"),
         ({"start": "dataset"}, "dataset="),
         ({"start": "dataset", "dataset": "no/such/folder"}, "no/such/folder"),
         ({"temperature": -1.0}, "temperature"),
