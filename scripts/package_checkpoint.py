@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from wmtoolkit.errors import UserError
-from wmtoolkit.training.config import load_config
 from wmtoolkit.world.checkpoint import checkpoint_hash, load
 
 LIMIT = 16_000_000
@@ -47,10 +46,10 @@ def package(run: Path, results: Path, name: str = "compact") -> Path:
     values = {
         "steps": facts["steps"],
         "parameters": sum(value.numel() for value in network.parameters() if value.requires_grad),
-        "seconds": seconds[-1],
+        "layers": network.llada2.config.num_hidden_layers,
         "hours": seconds[-1] / 3600,
         "levels": "\n".join(f"- {level}" for level in facts["levels"]),
-        "episodes": load_config(str(run / "config.yaml")).data.episodes,
+        "episodes": seeds["episodes"] // len(facts["levels"]),
         "hash": checkpoint_hash(checkpoint),
         "torch": torch.__version__.partition("+")[0],
         "tables": (results / "results.md").read_text(encoding="utf-8"),

@@ -44,7 +44,7 @@ class OtherMissions:
     @classmethod
     def among(cls, missions: np.ndarray, levels: np.ndarray) -> OtherMissions:
         """Of mission blocks (E, 1 + W), behaviour first, and level numbers (E,)."""
-        rows = np.concatenate([np.asarray(levels)[:, None], missions[:, FIRST_WORD:]], axis=1)
+        rows = np.concatenate([np.asarray(levels, missions.dtype)[:, None], missions[:, FIRST_WORD:]], axis=1)
         kinds, kind = np.unique(rows, axis=0, return_inverse=True)
         named = np.stack([named_objects(_text(row[1:])).ravel() for row in kinds])
         shared = (named.astype(np.float32) @ named.T.astype(np.float32)) > 0

@@ -22,6 +22,8 @@ MASKED, LONE_ACTION = 1, 2
 """Copies of ``attention``: blocks with masks, and the tokens that ask for the policy."""
 _HISTORY = 512
 """Frames looked back on for the memory."""
+_RECKONED = 1000
+"""Episodes whose positions are reckoned at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Frames:
 
     Attributes:
         images: (N, 7, 7, 3) uint8; directions, actions (the one that led here, -1 at a start), outcomes: (N,).
-        positions: (N, 2) dead-reckoned, (0, 0) at each start.
+        positions: (N, 2) int16 dead-reckoned, (0, 0) at each start.
         offsets: (E+1,) int64 first frame of each episode, and N.
-        missions: (E, 52) int64 mission blocks, behaviour included.
+        missions: (E, 52) int16 mission blocks, behaviour included.
         behaviours: (E,) index into ``BEHAVIOURS``; levels: (E,) a number for each level.
         weights: (E,) how much more often than another level's frames are those of its level drawn; None: all alike.
     """
@@ -82,14 +84,13 @@ class Frames:
     def events(self) -> np.ndarray:
         """Frames after a pick-up, drop or toggle that changed what the agent holds or faces; int64."""
         acted = np.flatnonzero(self.actions >= grid.PICKUP)
-        before, after = self.images[acted - 1], self.images[acted]
-        near = [(before[(slice(None), *cell)] != after[(slice(None), *cell)]).any(-1) for cell in _NEAR]
+        near = [(self.images[acted - 1, *cell] != self.images[acted, *cell]).any(-1) for cell in _NEAR]
         return acted[near[0] | near[1]]
 
     @cached_property
     def event_chances(self) -> np.ndarray:
         """Cumulative chance of each event if all kinds (an action on an object) are alike; float64."""
-        objects = self.images[self.events - 1][(slice(None), *grid.FRONT_CELL, 0)]
+        objects = self.images[self.events - 1, *grid.FRONT_CELL, 0]
         kind = np.unique(np.int64(256) * self.actions[self.events] + objects, return_inverse=True)[1]
         share = 1 / np.bincount(kind)[kind]
         return np.cumsum(share) / share.sum()
@@ -135,9 +136,14 @@ class Frames:
 
     @classmethod
     def _reckoned(cls, **arrays: Any) -> Frames:
-        starts = arrays["offsets"][:-1]
-        path = geometry.positions(arrays["images"], arrays["directions"], np.asarray(arrays["actions"]), starts)
-        return cls(positions=path, **arrays)
+        images, directions, actions = (arrays[name] for name in ("images", "directions", "actions"))
+        offsets = arrays["offsets"]
+        path = np.empty((len(images), 2), dtype=np.int16)
+        for part in range(0, len(offsets) - 1, _RECKONED):  # together they would take more memory than the frames
+            edges = offsets[part : part + _RECKONED + 1]
+            here = slice(edges[0], edges[-1])
+            path[here] = geometry.positions(images[here], directions[here], actions[here], edges[:-1] - edges[0])
+        return cls(positions=path, **{**arrays, "missions": arrays["missions"].astype(np.int16)})
 
 
 @dataclass
@@ -184,7 +190,7 @@ def cut(
     ids = _TOKENIZER.step_blocks(
         frames.images[index], frames.directions[index], frames.actions[index], frames.outcomes[index]
     )
-    words = frames.missions[episode] if missions is None else missions
+    words = (frames.missions[episode] if missions is None else missions).astype(np.int64)
     spelled = world.spelled(words)
     mission = context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
     if world.memory:
@@ -194,7 +200,7 @@ def cut(
         mission_length=mission.length,
         ids=ids,
         time=np.where(valid, local + 1, 0),
-        position=frames.positions[index],
+        position=frames.positions[index].astype(np.int64),
         heading=np.asarray(frames.directions[index], dtype=np.int64),
         valid=valid,
         episode=episode,
