@@ -22,9 +22,8 @@ SURE = 0.95
 DOUBT = 0.1
 """Share of the policy that is spread evenly, so that no action is ruled out by a policy that errs."""
 _EVEN = np.full(len(grid.ACTIONS), 1 / len(grid.ACTIONS))
-_PORTABLE = tuple(grid.OBJECTS.index(name) for name in ("key", "ball", "box"))
 _KEY, _BOX, _LOCKED = grid.OBJECTS.index("key"), grid.OBJECTS.index("box"), grid.STATES.index("locked")
-_THINGS = (*_PORTABLE, grid.DOOR)
+_THINGS = (*grid.PORTABLE, grid.DOOR)
 
 Cell = tuple[int, int, int]
 Key = tuple[int, int, int, Cell, frozenset[tuple[int, int, Cell]]]
@@ -272,13 +271,13 @@ def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Seq
     a full hand and an empty cell; toggle a door (with its key, if locked) or a box.
     """
     hidden = front[0] == grid.UNSEEN
-    full = hand[0] in _PORTABLE
+    full = hand[0] in grid.PORTABLE
     unlocks = full and hand[0] == _KEY and hand[1] == front[1]
     useful = {
         grid.LEFT: True,
         grid.RIGHT: True,
         grid.FORWARD: hidden or bool(grid.enterable(np.asarray(front))),
-        grid.PICKUP: hidden or (not full and front[0] in _PORTABLE),
+        grid.PICKUP: hidden or (not full and front[0] in grid.PORTABLE),
         grid.DROP: full and (hidden or front[0] == grid.EMPTY),
         grid.TOGGLE: hidden or front[0] == _BOX or (front[0] == grid.DOOR and (front[2] != _LOCKED or unlocks)),
     }

@@ -13,7 +13,7 @@ from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.training.loop import make_optimizers, make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
 from wmtoolkit.training.optim import MatrixMuon, hidden_matrices, schedule
-from wmtoolkit.world import windows
+from wmtoolkit.world import grid, windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.grid import WORDS
 from wmtoolkit.world.network import WorldNetwork
@@ -59,6 +59,21 @@ def test_endings_stand_at_every_place_of_a_window(frames: windows.Frames) -> Non
         places += ((batch.target[..., OUTCOME] == success) & batch.valid).sum(axis=0)
     assert places.min() > 0.7 * places.max()
     assert places.sum() > 500
+
+
+def test_events_are_what_was_handled_or_tried_on_an_object(frames: windows.Frames) -> None:
+    found = set(frames.events.tolist())
+    things, kinds = {"key", "ball", "box", "door"}, set()
+    for index in np.flatnonzero(frames.actions >= 0):
+        name = grid.ACTIONS[frames.actions[index]]
+        before, after = frames.images[index - 1], frames.images[index]
+        changed = any((before[cell] != after[cell]).any() for cell in (grid.AGENT_CELL, grid.FRONT_CELL))
+        front = grid.OBJECTS[before[grid.FRONT_CELL][0]]
+        handled = name in ("pickup", "drop", "toggle") and (changed or front in things)
+        assert (index in found) == handled
+        kinds |= {(name, front, changed)} if handled else set()
+    assert len(np.unique(np.diff(frames.event_chances, prepend=0).round(12))) <= len(kinds)
+    assert {changed for _, _, changed in kinds} == {True, False}
 
 
 def test_padding_and_what_is_visible_are_not_supervised(frames: windows.Frames) -> None:

@@ -28,6 +28,8 @@ EMPTY = OBJECT_TO_IDX["empty"]
 WALL = OBJECT_TO_IDX["wall"]
 DOOR = OBJECT_TO_IDX["door"]
 OPEN = STATE_TO_IDX["open"]
+PORTABLE = tuple(OBJECT_TO_IDX[name] for name in ("key", "ball", "box"))
+"""Objects an agent can carry."""
 ENTERABLE = tuple(OBJECT_TO_IDX[name] for name in ("empty", "floor", "goal", "lava"))
 """Objects an agent walks onto; a door too, when its state is open."""
 

@@ -82,16 +82,24 @@ class Frames:
 
     @cached_property
     def events(self) -> np.ndarray:
-        """Frames after a pick-up, drop or toggle that changed what the agent holds or faces; int64."""
-        acted = np.flatnonzero(self.actions >= grid.PICKUP)
+        """Frames after a pick-up, drop or toggle that changed what the agent holds or faces, or tried to where an
+        object was in front; int64."""
+        acted = np.flatnonzero((self.actions >= grid.PICKUP) & (self.actions != grid.DONE))
+        thing = np.isin(self.images[acted - 1, *grid.FRONT_CELL, 0], (*grid.PORTABLE, grid.DOOR))
+        return acted[self._changed(acted) | thing]
+
+    def _changed(self, acted: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether what the agent holds or faces is other than in the frame before."""
         near = [(self.images[acted - 1, *cell] != self.images[acted, *cell]).any(-1) for cell in _NEAR]
-        return acted[near[0] | near[1]]
+        return near[0] | near[1]
 
     @cached_property
     def event_chances(self) -> np.ndarray:
-        """Cumulative chance of each event if all kinds (an action on an object) are alike; float64."""
+        """Cumulative chance of each event if all kinds (an action on an object, with or without effect) are alike;
+        float64."""
         objects = self.images[self.events - 1, *grid.FRONT_CELL, 0]
-        kind = np.unique(np.int64(256) * self.actions[self.events] + objects, return_inverse=True)[1]
+        action = 2 * self.actions[self.events].astype(np.int64) + self._changed(self.events)
+        kind = np.unique(256 * action + objects, return_inverse=True)[1]
         share = 1 / np.bincount(kind)[kind]
         return np.cumsum(share) / share.sum()
 
