@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import random_episode
 from wmtoolkit import Trajectory
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.training.batches import draw_batch
@@ -61,7 +62,9 @@ def test_endings_stand_at_every_place_of_a_window(frames: windows.Frames) -> Non
     assert places.sum() > 500
 
 
-def test_events_are_what_was_handled_or_tried_on_an_object(frames: windows.Frames) -> None:
+def test_events_are_what_was_handled_or_tried_on_an_object() -> None:
+    played = [random_episode("BabyAI-PutNextLocal-v0", seed, 120) for seed in range(6)]
+    frames = windows.Frames.from_trajectories(played)
     found = set(frames.events.tolist())
     things, kinds = {"key", "ball", "box", "door"}, set()
     for index in np.flatnonzero(frames.actions >= 0):
