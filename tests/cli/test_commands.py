@@ -93,3 +93,11 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path: Path) -> None:
     assert document["parameters"] > 10_000
     assert document["expected_hours"] > 0
     assert not out.exists()
+
+
+def test_a_dry_run_of_a_large_model_builds_nothing() -> None:
+    done = _wmtool("train", "--config", "llada2_mini", "--dry-run", "--json")
+    document = json.loads(done.stdout)
+    assert document["parameters"] > 15e9
+    assert document["expected_hours"] is None
+    assert "wmtool plan-cluster" in document["text"]
