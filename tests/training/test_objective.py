@@ -82,7 +82,7 @@ def test_drawn_masks_and_weights_have_the_bound_as_expectation(frames: windows.F
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(network: WorldNetwork, frames: windows.Frames) -> None:
     config = load_config("tiny")
-    sampler = make_sampler(load_config("tiny", CAUSAL))
+    sampler = replace(make_sampler(load_config("tiny", CAUSAL)), mixture={"forward": 1.0})
     batch = draw_batch(frames, sampler, replace(config.world, recent=1), 0, 0)
     weights = weigh(batch, LossConfig(action=0, outcome=3, direction=5, cell=7, outcome_alone=1))
     with torch.no_grad():
