@@ -115,23 +115,24 @@ def flex_attention(
     """Attention by a kernel compiled for the mask; no dropout, and on a CPU no gradients.
 
     Transformers' version indexes the mask one axis after the other; compiled for a CPU, that reads outside of it, and
-    so does a head_dim that is no multiple of 16.
+    so does a head_dim or a length that is no multiple of 16.
     """
     if dropout > 0:
         raise ValueError("flex_attention knows no dropout: set attention_dropout to 0 or use sdpa")
     batch, _heads, length, dim = query.shape
-    query, key, value = (F.pad(states, (0, -dim % 16)) for states in (query, key, value))
-    add_mask = None
-    if attention_mask is not None:
-        mask = attention_mask.expand(batch, 1, length, key.shape[2]).contiguous()
+    keys = key.shape[2]
+    query, key, value = (F.pad(states, (0, -dim % 16, 0, -states.shape[2] % 16)) for states in (query, key, value))
+    mask = query.new_zeros(1) if attention_mask is None else attention_mask
+    mask = F.pad(mask.expand(batch, 1, length, keys), (0, -keys % 16), value=torch.finfo(mask.dtype).min)
+    mask = F.pad(mask, (0, 0, 0, -length % 16)).contiguous()
 
-        def add_mask(
-            score: torch.Tensor, row: torch.Tensor, head: torch.Tensor, q: torch.Tensor, k: torch.Tensor
-        ) -> torch.Tensor:
-            return score + mask[row, 0, q, k]
+    def add_mask(
+        score: torch.Tensor, row: torch.Tensor, head: torch.Tensor, q: torch.Tensor, k: torch.Tensor
+    ) -> torch.Tensor:
+        return score + mask[row, 0, q, k]
 
     attended = compile_friendly_flex_attention(
         query, key, value, training=module.training, score_mod=add_mask, scale=scaling, enable_gqa=True
     )
     assert isinstance(attended, torch.Tensor)
-    return attended[..., :dim].transpose(1, 2).contiguous(), None
+    return attended[:, :, :length, :dim].transpose(1, 2).contiguous(), None
