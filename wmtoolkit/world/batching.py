@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from wmtoolkit.world import masks, windows
+from wmtoolkit.world import geometry, masks, windows
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.masks import Masks
 from wmtoolkit.world.tokenizer import BLOCK
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon
@@ -84,8 +85,12 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         before = (position, heading)
         clean_pose = (position, heading, None)
     time, valid = window.time[:, future], window.valid[:, future]
+    expected = None
+    if world.expectation and noisy_pose is not None and window.seen is not None:
+        clean_frames = (window.ids, window.position, window.heading, window.time, window.valid)
+        expected = _expected(window.seen.copy(), given, noisy_pose, clean_frames)
     clean = placed_frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
-    noisy = placed_frames(given, time, noisy_pose, valid)
+    noisy = placed_frames(given, time, noisy_pose, valid, expected)
     actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
     allowed = windows.attention(
@@ -111,15 +116,21 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
 def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:
     """``[mission][memory][frames 0..c]``, masks anywhere, everything sees everything."""
     given = masks.hide(window.ids, drawn)
-    pose = None
+    pose = expected = None
     if world.egomotion:
         pose = reckoned_poses(given, window.position[:, 0], window.heading[:, 0])
-    frames = placed_frames(given, window.time, pose, window.valid)
-    tokens = joined(window.context, frames)
+    context = window.context
+    if window.seen is not None:  # cells of the first frame that are hidden are remembered as well as may be
+        mission = context.part(slice(window.mission_length))
+        context = joined(mission, windows.remembered(window, given[:, 0], world))
+    if world.expectation and pose is not None and window.seen is not None:
+        expected = expected_frames(window.seen, given, window.time, pose, window.valid)
+    frames = placed_frames(given, window.time, pose, window.valid, expected)
+    tokens = joined(context, frames)
     return Batch(
         tokens=tokens,
         attention=np.broadcast_to(tokens.valid[:, None, None, :], (len(given), 1, tokens.length, tokens.length)),
-        first=window.context.length,
+        first=context.length,
         given=given,
         target=window.ids,
         masks=drawn,
@@ -145,10 +156,64 @@ def reckoned_poses(
     return place, turn, known
 
 
+def expected_frames(
+    seen: geometry.LastSeen,
+    given: np.ndarray,
+    time: np.ndarray,
+    pose: tuple[np.ndarray, np.ndarray, np.ndarray],
+    valid: np.ndarray,
+) -> np.ndarray:
+    """What memory expects of successive frames with masks, each remembering what is visible of those before it.
+
+    Args:
+        seen: sightings before the first, B lanes; given: (B, n, 52); time, valid: (B, n); pose: ``reckoned_poses``.
+
+    Returns:
+        (B, n, 52) codes, see ``expectation.CODES``.
+    """
+    position, heading, known = pose
+    return _expected(seen.copy(), given, pose, (given, position, heading, time, known & valid), before=False)
+
+
+def _expected(
+    seen: geometry.LastSeen,
+    given: np.ndarray,
+    pose: tuple[np.ndarray, np.ndarray, np.ndarray],
+    noted: tuple[np.ndarray, ...],
+    *,
+    before: bool = True,
+) -> np.ndarray:
+    """Codes (B, n, 52) of frames (B, n, 52); ``seen`` is changed.
+
+    Args:
+        noted: blocks, positions, headings, times and which count, of the frames that are seen on the way: the i-th
+            ``before`` the i-th is asked for, or after it.
+    """
+    views = []
+
+    def note(index: int) -> None:
+        lane = np.flatnonzero(noted[-1][:, index])
+        note_blocks(seen, lane, *(part[lane, index] for part in noted[:-1]))
+
+    for index in range(given.shape[1]):
+        if before:
+            note(index)
+        last = index if before else index - 1
+        previous = noted[0][:, last] if last >= 0 else None
+        views.append(expected_view(seen, previous, given[:, index], *(part[:, index] for part in pose)))
+        if not before:
+            note(index)
+    return np.stack(views, axis=1)
+
+
 def placed_frames(
-    ids: np.ndarray, time: np.ndarray, pose: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None, valid: np.ndarray
+    ids: np.ndarray,
+    time: np.ndarray,
+    pose: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None,
+    valid: np.ndarray,
+    expected: np.ndarray | None = None,
 ) -> Tokens:
     """Frames as tokens, with poses or, without, in the coordinates of the view."""
     if pose is None:
         return frame_tokens(ids, time, valid=valid)
-    return frame_tokens(ids, time, *pose, valid=valid)
+    return frame_tokens(ids, time, *pose, valid=valid, expected=expected)

@@ -10,15 +10,15 @@ import torch
 
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.batching import placed_frames, reckoned_poses
+from wmtoolkit.world.batching import expected_frames, placed_frames, reckoned_poses
 from wmtoolkit.world.decoding import block_log_probs, choose, is_masked
+from wmtoolkit.world.expectation import note_blocks
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
 from wmtoolkit.world.tokenizer import (
     ACTION,
     BEHAVIOUR,
     BLOCK,
-    FIRST_CELL,
     FIRST_WORD,
     OUTCOME,
     Visibility,
@@ -139,7 +139,7 @@ def fill_window(
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
     time = starts[:, None] + np.arange(size) + 1
-    memory = _remembered(network, lanes, starts, position, heading) if network.world.memory else None
+    seen, memory = _remembered(network, lanes, starts, ids, position, heading)
     log_probs = np.zeros((len(lanes), 1 + size, BLOCK), np.float32)
     generators = generator
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -152,7 +152,10 @@ def fill_window(
         words = mission_tokens(network.world.spelled(mission))
         context = words if memory is None else joined(words, memory)
         pose = reckoned_poses(ids, position, heading) if network.world.egomotion else None
-        tokens = joined(context, placed_frames(ids, np.where(valid, time, 0), pose, valid))
+        expected = None
+        if network.world.expectation and pose is not None and seen is not None:
+            expected = expected_frames(seen, ids, time, pose, valid)
+        tokens = joined(context, placed_frames(ids, np.where(valid, time, 0), pose, valid, expected))
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)
@@ -191,17 +194,23 @@ def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[i
 
 
 def _remembered(
-    network: WorldNetwork, lanes: list[Lane], starts: np.ndarray, position: np.ndarray, heading: np.ndarray
-) -> Tokens:
+    network: WorldNetwork,
+    lanes: list[Lane],
+    starts: np.ndarray,
+    ids: np.ndarray,
+    position: np.ndarray,
+    heading: np.ndarray,
+) -> tuple[geometry.LastSeen | None, Tokens | None]:
+    """What was seen before the windows, and as tokens that of it which their first frames do not show."""
+    if not network.world.memory:
+        return None, None
     seen = geometry.LastSeen.empty(len(lanes))
     for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
-        frames = np.arange(start + 1)
-        blocks = lane.ids[1 + frames]
-        cells = blocks[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
-        world = geometry.world_cells(lane.position[frames], lane.heading[frames])
-        images = np.where(is_masked(cells)[..., None], grid.UNSEEN, _TOKENIZER.cell_attributes(cells))
-        seen.note(np.full(len(frames), row), images, cells, world, frames + 1)
-    return memory_tokens(*seen.recall(position, heading, starts + 1, network.world.memory))
+        past = np.arange(start)
+        note_blocks(seen, past * 0 + row, lane.ids[1 + past], lane.position[past], lane.heading[past], past + 1)
+    shown = seen.copy()
+    note_blocks(shown, np.arange(len(lanes)), ids[:, 0], position, heading, starts + 1)
+    return seen, memory_tokens(*shown.recall(position, heading, starts + 1, network.world.memory))
 
 
 def _note_marginals(

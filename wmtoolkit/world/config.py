@@ -22,6 +22,8 @@ class WorldConfig:
         axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
+        expectation: each hidden cell of a step is told what was last seen at its place, or that walls and closed doors
+            hide it, by dead reckoning and MiniGrid's rule of sight (needs memory). Prior knowledge about MiniGrid.
         memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
         recent: number of newest frames kept whole; training supervises as many steps in each block-causal window.
         span: frames in a window under full attention, so at most ``span - 1`` steps lie between a frame and its goal.
@@ -33,6 +35,7 @@ class WorldConfig:
     action_features: bool = True
     axes: bool = True
     egomotion: bool = True
+    expectation: bool = False
     memory: int = 60
     recent: int = 3
     span: int = 12
@@ -47,6 +50,8 @@ class WorldConfig:
             raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
         if self.memory and not self.egomotion:
             raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")
+        if self.expectation and not self.memory:
+            raise ValueError("world: expectation needs memory above 0 (what was never kept cannot be expected)")
 
     @property
     def block_length(self) -> int:

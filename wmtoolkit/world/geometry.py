@@ -106,7 +106,7 @@ class LastSeen:
         # Where frames of a lane overlap, numpy keeps the last one assigned, which is the latest.
         self.cells[lane[frame], x, y] = cells[frame, column, row]
         self.times[lane[frame], x, y] = time[frame]
-        frame = np.flatnonzero(own)
+        frame = np.flatnonzero(own)[::-1]  # the earliest is assigned last: it stays, as if noted one by one
         x, y = (world[(frame, *grid.AGENT_CELL)] % SPAN).T
         new = self.times[lane[frame], x, y] < 0
         self.cells[lane[frame][new], x[new], y[new]] = cells[(frame[new], *grid.AGENT_CELL)]
@@ -149,6 +149,10 @@ class LastSeen:
         near = (wrapped - position[:, None] + SPAN // 2) % SPAN - SPAN // 2
         ids = self.cells.reshape(len(best), -1)[lane, best].astype(np.int64)
         return ids, times, position[:, None] + near
+
+    def copy(self) -> LastSeen:
+        """A copy of all lanes."""
+        return LastSeen(self.cells.copy(), self.times.copy())
 
     def select(self, rows: np.ndarray) -> LastSeen:
         """Copies of the given lanes."""

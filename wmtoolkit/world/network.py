@@ -32,6 +32,7 @@ class WorldNetwork(nn.Module):
     """
 
     composition: torch.Tensor
+    _looks: torch.Tensor
     _rows: torch.Tensor
     _new: torch.Tensor
     _agreeing: torch.Tensor
@@ -70,6 +71,9 @@ class WorldNetwork(nn.Module):
             self.action_rows = rows(ACTION_FEATURES)
         if world.egomotion:
             self.lost_row = rows(1)
+        if world.expectation:
+            self.register_buffer("_looks", torch.from_numpy(_looks(tokenizer)), persistent=False)
+            self.expected_rows, self.unsure_row = rows(sum(ATTRIBUTES) + len(ATTRIBUTES)), rows(1)
         full = [tokenizer.cell_ids(np.array(cell)) for cell in np.ndindex(*ATTRIBUTES)]
         self.completions = torch.from_numpy(np.array(full))
         """Ids of the fully specified cells: the only possible targets of a cell."""
@@ -114,6 +118,11 @@ class WorldNetwork(nn.Module):
             return self._plain_output[self._rows].to(self.output_rows.dtype).index_copy(0, self._new, self.output_rows)
         return self._plain_output
 
+    def expected_table(self) -> torch.Tensor:
+        """(841, H) embeddings of ``expectation.CODES``: sums of attribute rows, as cells are."""
+        cells = self._looks @ self.expected_rows
+        return torch.cat([torch.zeros_like(cells[:1]), cells, cells + self.unsure_row])
+
     @property
     def _plain_input(self) -> torch.Tensor:
         return self.llada2.model.word_embeddings.weight
@@ -142,6 +151,8 @@ class WorldNetwork(nn.Module):
             embedded = embedded + F.embedding(tokens["action"], self.action_rows)
         if self.world.egomotion:
             embedded = embedded + (1 - tokens["known"])[..., None] * self.lost_row
+        if self.world.expectation:
+            embedded = embedded + F.embedding(tokens["expected"], self.expected_table())
         time, slot = tokens["time"], tokens["slot"]
         if self.world.axes:
             return embedded, torch.stack([time, tokens["x"], tokens["y"]])
@@ -189,16 +200,19 @@ class WorldNetwork(nn.Module):
 
 def _composition(tokenizer: WorldTokenizer) -> np.ndarray:
     """(V, R) float32 of 0/1: which rows sum up to each token's row."""
-    plain = tokenizer.cells.start
-    sizes = [size + 1 for size in ATTRIBUTES]
-    parts = np.zeros((tokenizer.vocab_size, plain + sum(sizes)), dtype=np.float32)
+    plain, looks = tokenizer.cells.start, _looks(tokenizer)
+    parts = np.zeros((tokenizer.vocab_size, plain + looks.shape[1]), dtype=np.float32)
     parts[np.arange(plain), np.arange(plain)] = 1
-    attributes = tokenizer.cell_attributes(np.array(tokenizer.cells))
-    first = plain
-    for channel, size in enumerate(sizes):
-        parts[np.array(tokenizer.cells), first + attributes[:, channel]] = 1
-        first += size
+    parts[tokenizer.cells.start : tokenizer.cells.stop, plain:] = looks
     return parts
+
+
+def _looks(tokenizer: WorldTokenizer) -> np.ndarray:
+    """(420, 23) float32 of 0/1: object, colour and state of each cell id, "?" among them."""
+    attributes = tokenizer.cell_attributes(np.array(tokenizer.cells))
+    return np.concatenate(
+        [np.eye(size + 1, dtype=np.float32)[attributes[:, i]] for i, size in enumerate(ATTRIBUTES)], 1
+    )
 
 
 def _agreement(tokenizer: WorldTokenizer, full: np.ndarray) -> np.ndarray:

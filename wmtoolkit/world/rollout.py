@@ -10,6 +10,7 @@ import torch
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.decoding import Filled, fill
+from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
@@ -92,9 +93,7 @@ class RolloutState:
             heading[lane, -kept:], position[lane, -kept:] = history.directions[-kept:], path[-kept:]
             if seen is not None:
                 count = len(blocks)
-                cells = blocks[:, FIRST_CELL:].reshape(count, grid.VIEW, grid.VIEW)
-                world = geometry.world_cells(path, history.directions)
-                seen.note(np.full(count, lane), history.images, cells, world, np.arange(count) + 1)
+                note_blocks(seen, np.full(count, lane), blocks, path, history.directions, np.arange(count) + 1)
         return cls(network, mission, ids, time, position, heading, valid, seen)
 
     @classmethod
@@ -166,7 +165,10 @@ class RolloutState:
         time = self._time[:, -1] + 1
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
-            return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known))
+            expected = None
+            if self._network.world.expectation and self._seen is not None:
+                expected = expected_view(self._seen, self._ids[:, -1], ids, position, heading, known)[:, None]
+            return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known, expected=expected))
 
         filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
         return self._followed(filled, time, position, heading)
@@ -234,10 +236,8 @@ class RolloutState:
 
         seen = self._seen
         if seen is not None:
-            seen = seen.select(np.arange(len(self)))
-            cells = filled.ids[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
-            images = _TOKENIZER.cell_attributes(cells)
-            seen.note(np.arange(len(self)), images, cells, geometry.world_cells(position, heading), time)
+            seen = seen.copy()
+            note_blocks(seen, np.arange(len(self)), filled.ids, position, heading, time)
         return RolloutState(
             self._network,
             self._mission,
@@ -291,13 +291,14 @@ class RolloutState:
         heading: np.ndarray,
         known: np.ndarray,
         valid: np.ndarray | None = None,
+        expected: np.ndarray | None = None,
     ) -> Tokens:
         """Frames (B, n, 52) as tokens; poses may lack the frame axis when n = 1."""
         if heading.ndim == 1:
             position, heading, known = position[:, None], heading[:, None], known[:, None]
         if not self._network.world.egomotion:
             return frame_tokens(ids, time, valid=valid)
-        return frame_tokens(ids, time, position, heading, known, valid)
+        return frame_tokens(ids, time, position, heading, known, valid, expected)
 
     def _decode(self, tokens: Tokens) -> torch.Tensor:
         """Hidden states (B, S, H) of one block, or of a lone action, behind the cached context."""

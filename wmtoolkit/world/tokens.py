@@ -44,6 +44,7 @@ class Tokens:
         time: int64, 0 for the mission and t+1 for the frame after t actions.
         x, y: int64 coordinates, of the world with egomotion and of the view without.
         known: bool, False where the way to the token's frame is hidden.
+        expected: int64 code of what memory expects of a hidden cell (``expectation.CODES``), 0 for nothing.
         valid: bool, False for padding, which nothing attends to.
     """
 
@@ -54,6 +55,7 @@ class Tokens:
     x: np.ndarray
     y: np.ndarray
     known: np.ndarray
+    expected: np.ndarray
     valid: np.ndarray
 
     @property
@@ -67,6 +69,10 @@ class Tokens:
             field.name: torch.from_numpy(getattr(self, field.name).astype(np.int64)).to(device)
             for field in fields(self)
         }
+
+    def part(self, place: slice) -> Tokens:
+        """Some of each sequence's tokens."""
+        return Tokens(*(getattr(self, field.name)[:, place] for field in fields(self)))
 
 
 def joined(*parts: Tokens) -> Tokens:
@@ -89,6 +95,7 @@ def mission_tokens(ids: np.ndarray, length: int | None = None) -> Tokens:
         x=zeros,
         y=zeros,
         known=zeros == 0,
+        expected=zeros,
         valid=ids != _TOKENIZER.pad,
     )
 
@@ -104,6 +111,7 @@ def memory_tokens(ids: np.ndarray, times: np.ndarray, world: np.ndarray) -> Toke
         x=np.where(valid, world[..., 0], 0),
         y=np.where(valid, world[..., 1], 0),
         known=np.ones(ids.shape, bool),
+        expected=np.zeros_like(ids),
         valid=valid,
     )
 
@@ -115,6 +123,7 @@ def frame_tokens(
     heading: np.ndarray | None = None,
     known: np.ndarray | None = None,
     valid: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
 ) -> Tokens:
     """Blocks of time steps.
 
@@ -124,6 +133,7 @@ def frame_tokens(
         position, heading: (B, N, 2), (B, N) pose of the agent; None for coordinates of the view.
         known: (B, N) bool, whether the pose is certain (default True).
         valid: (B, N) bool, False for frames that are not there (default True).
+        expected: (B, N, 52) what memory expects where cells are hidden (default: nothing).
     """
     batch, count, _ = ids.shape
     if valid is None:
@@ -147,6 +157,7 @@ def frame_tokens(
         x=place[..., 0].reshape(batch, -1),
         y=place[..., 1].reshape(batch, -1),
         known=spread(np.ones((batch, count), bool) if known is None else known),
+        expected=(np.zeros(ids.shape, np.int64) if expected is None else expected).reshape(batch, -1),
         valid=spread(valid),
     )
 
@@ -173,6 +184,7 @@ def action_tokens(
         x=place[..., 0],
         y=place[..., 1],
         known=zeros != 0,
+        expected=zeros,
         valid=valid,
     )
 

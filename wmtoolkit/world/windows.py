@@ -11,6 +11,7 @@ import numpy as np
 
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.expectation import note_blocks
 from wmtoolkit.world.missions import OtherMissions
 from wmtoolkit.world.tokenizer import BEHAVIOUR, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
@@ -159,11 +160,13 @@ class Window:
     """B windows of n frames, with what comes before them.
 
     Attributes:
-        context: mission and memory as tokens; mission_length: how many of them are the mission's.
+        context: mission and memory as tokens; mission_length: how many of them are the mission's. Memory holds what
+            was seen earlier and the first frame does not show.
         ids: (B, n, 52) clean blocks.
         time, heading: (B, n); position: (B, n, 2).
         valid: (B, n) bool, False before an episode's start and after its end.
         episode, frame: (B,), (B, n) where the frames come from.
+        seen: what was seen before the first frame; None without memory.
     """
 
     context: Tokens
@@ -175,6 +178,7 @@ class Window:
     valid: np.ndarray
     episode: np.ndarray
     frame: np.ndarray
+    seen: geometry.LastSeen | None = None
 
 
 def cut(
@@ -200,12 +204,10 @@ def cut(
     )
     words = (frames.missions[episode] if missions is None else missions).astype(np.int64)
     spelled = world.spelled(words)
-    mission = context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
-    if world.memory:
-        context = joined(mission, _memory(frames, episode, start, world.memory))
-    return Window(
+    context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
+    window = Window(
         context=context,
-        mission_length=mission.length,
+        mission_length=context.length,
         ids=ids,
         time=np.where(valid, local + 1, 0),
         position=frames.positions[index].astype(np.int64),
@@ -214,34 +216,39 @@ def cut(
         episode=episode,
         frame=index,
     )
+    if world.memory:
+        window.seen = last_seen(frames, episode, start - 1)
+        window.context = joined(context, remembered(window, window.ids[:, 0], world))
+    return window
+
+
+def remembered(window: Window, first: np.ndarray, world: WorldConfig) -> Tokens:
+    """Memory of what was seen before windows and their first frames do not show.
+
+    Args:
+        first: (B, 52) the first frames, perhaps with masks.
+    """
+    assert window.seen is not None
+    seen = window.seen.copy()
+    lane = np.flatnonzero(window.valid[:, 0])
+    position, heading, time = window.position[:, 0], window.heading[:, 0], window.time[:, 0]
+    note_blocks(seen, lane, first[lane], position[lane], heading[lane], time[lane])
+    return memory_tokens(*seen.recall(position, heading, time, world.memory))
 
 
 def last_seen(frames: Frames, episode: np.ndarray, frame: np.ndarray) -> geometry.LastSeen:
-    """What was seen in each episode up to its ``frame``-th frame; episode, frame: (B,); frame i has time i + 1."""
+    """What was seen in each episode up to its ``frame``-th frame, nothing if below 0; (B,); frame i has time i + 1."""
     first = frames.offsets[episode]
     here = first + frame
     begin = np.maximum(first, here - _HISTORY)
-    lane = np.repeat(np.arange(len(episode)), here - begin + 1)
-    index = np.concatenate([np.arange(low, high + 1) for low, high in zip(begin, here, strict=True)])
+    count = np.maximum(here - begin + 1, 0)
+    lane = np.repeat(np.arange(len(episode)), count)
+    index = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + begin[lane]
     images, headings = frames.images[index], np.asarray(frames.directions[index], dtype=np.int64)
     seen = geometry.LastSeen.empty(len(episode))
     world = geometry.world_cells(frames.positions[index], headings)
     seen.note(lane, images, _TOKENIZER.cell_ids(images), world, index - first[lane] + 1)
     return seen
-
-
-def _memory(frames: Frames, episode: np.ndarray, start: np.ndarray, count: int) -> Tokens:
-    """What each window's first frame could remember of the frames before it and does not show itself."""
-    here = np.maximum(start, 0)
-    index = frames.offsets[episode] + here
-    return memory_tokens(
-        *last_seen(frames, episode, here).recall(
-            frames.positions[index],
-            np.asarray(frames.directions[index], dtype=np.int64),
-            np.where(start < 0, 0, here + 1),
-            count,
-        )
-    )
 
 
 def attention(*parts: tuple[Tokens, np.ndarray, int | np.ndarray]) -> np.ndarray:
@@ -277,4 +284,4 @@ def context_copy(context: Tokens) -> np.ndarray:
     return np.where(np.arange(context.length) == BEHAVIOUR, -LONE_ACTION, 0)
 
 
-__all__ = ["LONE_ACTION", "MASKED", "Frames", "Window", "attention", "context_copy", "cut", "last_seen"]
+__all__ = ["LONE_ACTION", "MASKED", "Frames", "Window", "attention", "context_copy", "cut", "last_seen", "remembered"]
