@@ -15,9 +15,10 @@ from wmtoolkit.training.loop import make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.expectation import NEVER_SEEN
 from wmtoolkit.world.likelihood import target_log_probs
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import BLOCK
+from wmtoolkit.world.tokenizer import BLOCK, WorldTokenizer
 
 LIKELIHOOD = LossConfig(action=1, outcome=1, direction=1, outcome_alone=1, other_behaviour=1, likelihood=True)
 CAUSAL = ["masking.strategy=cell", "masking.full_share=0", "world.recent=1"]
@@ -90,3 +91,18 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(network: WorldNetwork, frames
     assert set(parts) == {"outcome", "direction", "cell"}
     expected = sum(float(parts[name][0]) * weight for name, weight in (("outcome", 3), ("direction", 5), ("cell", 7)))
     assert float(total) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_memory_does_not_expect_weighs_more(frames: windows.Frames) -> None:
+    config = load_config("tiny", ["world.expectation=true", "masking.strategy=forward", "masking.full_share=0"])
+    batch = draw_batch(frames, make_sampler(config), config.world, 0, 0)
+    plain, weighed = (weigh(batch, LossConfig(changed=factor)).blocks for factor in (1, 7))
+    more = weighed > plain
+    assert more.any()
+    np.testing.assert_allclose(weighed[more], 7 * plain[more])
+    expected = batch.tokens.expected[:, batch.first :][:, : batch.given[0].size].reshape(batch.given.shape)
+    first = WorldTokenizer().cells.start
+    assert (expected[more] - 1 + first != batch.target[more]).all()
+    # most cells are as expected, and a cell never seen is expected to be nothing in particular
+    assert more.sum() < 0.1 * (plain > 0).sum()
+    assert (expected[more] != NEVER_SEEN).all()

@@ -162,12 +162,18 @@ class MaskingConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the kinds of token in the loss; see ``objective.token_weights``."""
+    """Weights of the kinds of token in the loss; see ``objective.weigh``.
+
+    Attributes:
+        changed: factor for cells that are not what memory expects for sure (needs ``world.expectation``): what actions
+            change is rare, and copying what is expected is learnt first.
+    """
 
     action: float = 10.0
     outcome: float = 10.0
     direction: float = 5.0
     cell: float = 1.0
+    changed: float = 1.0
     mission: float = 1.0
     other_behaviour: float = 0.1
     outcome_alone: float = 3.0

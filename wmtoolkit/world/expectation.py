@@ -17,6 +17,7 @@ CELL_IDS = len(_TOKENIZER.cells)
 CODES = 1 + 2 * CELL_IDS
 """Codes of an expected cell: 0 = none is asked or the pose is unknown; then 1 + place among ``tokenizer.cells`` of what
 is expected ("?" = never seen); the same + 420 where that hangs on cells never seen or on a door just toggled."""
+NEVER_SEEN = 1 + _TOKENIZER.masked_cell - _TOKENIZER.cells.start
 _UNSEEN = int(_TOKENIZER.cell_ids(np.array([grid.UNSEEN, 0, 0])))
 _OWN_SLOT = FIRST_CELL + grid.AGENT_CELL[0] * grid.VIEW + grid.AGENT_CELL[1]
 _TOGGLE = _TOKENIZER.actions.start + grid.TOGGLE
@@ -107,4 +108,4 @@ def expected_view(
     return view
 
 
-__all__ = ["CELL_IDS", "CODES", "expected_view", "in_sight", "note_blocks"]
+__all__ = ["CELL_IDS", "CODES", "NEVER_SEEN", "expected_view", "in_sight", "note_blocks"]
