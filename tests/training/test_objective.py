@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import random_episode
 from wmtoolkit import Trajectory
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.training.batches import draw_batch
@@ -93,9 +94,10 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(network: WorldNetwork, frames
     assert float(total) == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_memory_does_not_expect_weighs_more(frames: windows.Frames) -> None:
+def test_what_memory_does_not_expect_weighs_more() -> None:
+    frames = windows.Frames.from_trajectories([random_episode("BabyAI-PutNextLocal-v0", seed, 60) for seed in range(6)])
     config = load_config("tiny", ["world.expectation=true", "masking.strategy=forward", "masking.full_share=0"])
-    batch = draw_batch(frames, make_sampler(config), config.world, 0, 0)
+    batch = draw_batch(frames, replace(make_sampler(config), batch_size=64), config.world, 0, 0)
     plain, weighed = (weigh(batch, LossConfig(changed=factor)).blocks for factor in (1, 7))
     more = weighed > plain
     assert more.any()
