@@ -23,7 +23,7 @@ from wmtoolkit.cli.common import check_out, command_options
 def evaluate(
     data: tuple[str, ...], levels: tuple[str, ...], out: Path | None, overwrite: bool, **options: Any
 ) -> dict[str, Any]:
-    """Measure predictions on held-out trajectories, level by level, beside copy-last-frame and the dead-reckoned map.
+    """Measure predictions on held-out trajectories, level by level, beside predictors that learn nothing.
 
     Without --data, fresh episodes of the checkpoint's levels are played for it, once. Level seeds that the checkpoint
     was trained on are refused.

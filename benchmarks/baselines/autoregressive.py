@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from wmtoolkit.evaluation.prediction import StepPredictions
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.training.config import LossConfig
-from wmtoolkit.world import grid, windows
-from wmtoolkit.world.batching import placed_frames
+from wmtoolkit.world import grid, masks, windows
+from wmtoolkit.world.batching import expected_frames, placed_frames
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, joined, reckon
@@ -50,12 +50,22 @@ class Sequence:
 def sequences(window: windows.Window, network: WorldNetwork) -> Sequence:
     """Lay windows out from left to right."""
     pose = (window.position, window.heading, None) if network.world.egomotion else None
-    frames = placed_frames(window.ids, window.time, pose, window.valid)
+    frames = placed_frames(window.ids, window.time, pose, window.valid, _expected_next(window, network))
     tokens = joined(window.context, frames)
     context = window.context.length
     order = np.maximum(np.arange(tokens.length) - context, -1)
     causal = order[:, None] >= order[None, :]
     return Sequence(tokens, context, (causal & tokens.valid[:, None, :])[:, None], window.ids, window.valid)
+
+
+def _expected_next(window: windows.Window, network: WorldNetwork) -> np.ndarray | None:
+    """Codes (B, n, 52) of what memory expects of the token after each, if the network's option says so."""
+    if not network.world.expectation or window.seen is None:
+        return None
+    hidden = masks.hide(window.ids, masks.only("forward", window.valid.shape))
+    pose = (window.position, window.heading, window.valid)
+    codes = expected_frames(window.seen, hidden, window.time, pose, window.valid, window.ids)
+    return np.concatenate([codes[..., 1:], np.zeros_like(codes[..., :1])], axis=-1)
 
 
 def next_token_loss(
@@ -190,6 +200,7 @@ def _tell(network: WorldNetwork, window: windows.Window, given: np.ndarray) -> t
     device = network.device
     hidden, seen, cache = _read(network, window)
     pose = (window.position, window.heading, None) if network.world.egomotion else None
+    expected = _expected_next(window, network)
     ids, log_probs = window.ids[:, 1].copy(), np.zeros((len(window.ids), BLOCK), np.float32)
     for slot in range(BLOCK):
         scores = _choices(network, hidden, slot)
@@ -200,7 +211,7 @@ def _tell(network: WorldNetwork, window: windows.Window, given: np.ndarray) -> t
         if slot + 1 < BLOCK:
             # The features of a token follow from the tokens up to it, so the frame is laid out anew as it grows.
             grown = np.concatenate([window.ids[:, :1], ids[:, None]], axis=1)
-            frame = placed_frames(grown, window.time, pose, window.valid)
+            frame = placed_frames(grown, window.time, pose, window.valid, expected)
             last = slice(BLOCK + slot, BLOCK + slot + 1)
             own = Tokens(**{entry.name: getattr(frame, entry.name)[:, last] for entry in fields(Tokens)})
             seen = np.concatenate([seen, own.valid], axis=1)

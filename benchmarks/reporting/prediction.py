@@ -60,7 +60,8 @@ def prediction(document: Mapping[str, Any], name: str) -> Section:
         "One step ahead on held-out episodes: given everything seen so far and an action, what comes next? "
         "Copy-last-frame says that nothing changes. The dead-reckoned map has learned nothing: it is the prior "
         "knowledge of the egomotion option alone (what was last seen at a place is still there, what was never seen is "
-        "empty), so what the model adds to that is its own.",
+        "empty), and so is the map in sight for the expectation option (the same, where MiniGrid's rule of sight shows "
+        "it). What the model adds to them is its own.",
         [
             (_figure(document, name), f"{short(name)}: calibration, and completion by mask ratio")
             for name in _drawn_levels(document)

@@ -44,7 +44,7 @@ def test_each_level_has_its_own_rows(document: dict) -> None:
     for level in (*LEVELS, EVERYWHERE):
         own = [row for row in document["rows"] if row["level"] == level]
         predictors = [row["predictor"] for row in own if row["table"] == "levels"]
-        assert predictors == [MODEL, "copy-last-frame", "dead-reckoned map"]
+        assert predictors == [MODEL, "copy-last-frame", "dead-reckoned map", "map in sight"]
         assert [row["ratio"] for row in own if row["table"] == "completion"] == 2 * [k / 10 for k in range(1, 10)]
         model = next(row for row in own if row["table"] == "levels")
         for name in ("known_cell_accuracy", "known_frame_exact", "revealed_nll", "revealed_nll_prior", "ece"):

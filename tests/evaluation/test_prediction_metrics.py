@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.conftest import random_episode
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
 from wmtoolkit.evaluation.calibration import Calibration
 from wmtoolkit.evaluation.prediction import (
@@ -13,6 +14,7 @@ from wmtoolkit.evaluation.prediction import (
     copy_last_frame,
     dead_reckoned_map,
     event_tallies,
+    map_in_sight,
     model_predictions,
     outcome_tallies,
     prediction_tallies,
@@ -138,6 +140,16 @@ def test_the_dead_reckoned_map_knows_a_still_world(episodes: list[Trajectory]) -
     unseen = WorldTokenizer().cell_ids(np.zeros(3))
     seen = steps.known & ~steps.changed & (steps.cells != unseen)
     assert (said.cells == steps.cells)[seen].mean() == 1
+
+
+def test_the_map_in_sight_knows_what_walls_hide() -> None:
+    """After a turn or a step nothing has changed: whatever was seen before is shown, or hidden, as the map says."""
+    steps = _steps(*(random_episode("BabyAI-GoToObjMazeS4R2-v0", seed, 60) for seed in range(12)))
+    moved = steps.known & (steps.actions <= grid.FORWARD)[:, None]
+    hidden = moved & (steps.cells == WorldTokenizer().cell_ids(np.zeros(3)))
+    assert hidden.any()
+    assert not (dead_reckoned_map(steps).cells == steps.cells)[hidden].any()
+    assert (map_in_sight(steps).cells == steps.cells)[moved].all()
 
 
 def test_events_are_what_the_action_did() -> None:

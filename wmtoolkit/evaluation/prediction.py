@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -126,6 +126,12 @@ def dead_reckoned_map(steps: Transitions) -> StepPredictions:
     return StepPredictions(steps.remembered, turned, np.full_like(steps.outcomes, Outcome.CONTINUE))
 
 
+def map_in_sight(steps: Transitions) -> StepPredictions:
+    """Baseline: no learning, only the prior knowledge of the ``expectation`` option: the dead-reckoned map, cut by
+    MiniGrid's rule of sight."""
+    return replace(dead_reckoned_map(steps), cells=steps.expected)
+
+
 def _heading_before(steps: Transitions) -> np.ndarray:
     return np.asarray(steps.frames.directions[steps.frames.offsets[steps.episode] + steps.step], dtype=np.int64)
 
@@ -133,6 +139,7 @@ def _heading_before(steps: Transitions) -> np.ndarray:
 BASELINES: dict[str, Callable[[Transitions], StepPredictions]] = {
     "copy-last-frame": copy_last_frame,
     "dead-reckoned map": dead_reckoned_map,
+    "map in sight": map_in_sight,
 }
 
 

@@ -87,8 +87,8 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     time, valid = window.time[:, future], window.valid[:, future]
     expected = None
     if world.expectation and noisy_pose is not None and window.seen is not None:
-        clean_frames = (window.ids, window.position, window.heading, window.time, window.valid)
-        expected = _expected(window.seen.copy(), given, noisy_pose, clean_frames)
+        shown = (window.ids, window.position, window.heading, window.time, window.valid)
+        expected = _expected(window.seen, given, noisy_pose, tuple(part[:, past] for part in shown), lag=0)
     clean = placed_frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
     noisy = placed_frames(given, time, noisy_pose, valid, expected)
     actions = action_tokens(time, *before, valid)
@@ -162,47 +162,42 @@ def expected_frames(
     time: np.ndarray,
     pose: tuple[np.ndarray, np.ndarray, np.ndarray],
     valid: np.ndarray,
+    shown: np.ndarray | None = None,
 ) -> np.ndarray:
     """What memory expects of successive frames with masks, each remembering what is visible of those before it.
 
     Args:
         seen: sightings before the first, B lanes; given: (B, n, 52); time, valid: (B, n); pose: ``reckoned_poses``.
+        shown: (B, n, 52) the frames as they are remembered, if not with their masks.
 
     Returns:
         (B, n, 52) codes, see ``expectation.CODES``.
     """
     position, heading, known = pose
-    return _expected(seen.copy(), given, pose, (given, position, heading, time, known & valid), before=False)
+    return _expected(seen, given, pose, (given if shown is None else shown, position, heading, time, known & valid))
 
 
 def _expected(
     seen: geometry.LastSeen,
     given: np.ndarray,
     pose: tuple[np.ndarray, np.ndarray, np.ndarray],
-    noted: tuple[np.ndarray, ...],
-    *,
-    before: bool = True,
+    shown: tuple[np.ndarray, ...],
+    lag: int = 1,
 ) -> np.ndarray:
-    """Codes (B, n, 52) of frames (B, n, 52); ``seen`` is changed.
+    """Codes (B, n, 52) of frames (B, n, 52).
 
     Args:
-        noted: blocks, positions, headings, times and which count, of the frames that are seen on the way: the i-th
-            ``before`` the i-th is asked for, or after it.
+        shown: blocks, positions, headings, times and which count, of the frames that are remembered on the way: each
+            before the frame that is asked for ``lag`` places later.
     """
-    views = []
-
-    def note(index: int) -> None:
-        lane = np.flatnonzero(noted[-1][:, index])
-        note_blocks(seen, lane, *(part[lane, index] for part in noted[:-1]))
-
+    seen, views = seen.copy(), []
     for index in range(given.shape[1]):
-        if before:
-            note(index)
-        last = index if before else index - 1
-        previous = noted[0][:, last] if last >= 0 else None
+        previous = None
+        if index >= lag:
+            lane = np.flatnonzero(shown[-1][:, index - lag])
+            note_blocks(seen, lane, *(part[lane, index - lag] for part in shown[:-1]))
+            previous = shown[0][:, index - lag]
         views.append(expected_view(seen, previous, given[:, index], *(part[:, index] for part in pose)))
-        if not before:
-            note(index)
     return np.stack(views, axis=1)
 
 

@@ -51,7 +51,7 @@ class WorldConfig:
         if self.memory and not self.egomotion:
             raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")
         if self.expectation and not self.memory:
-            raise ValueError("world: expectation needs memory above 0 (what was never kept cannot be expected)")
+            raise ValueError("world: expectation needs memory above 0; set expectation: false as well")
 
     @property
     def block_length(self) -> int:
