@@ -33,6 +33,15 @@ def test_several_blocks_can_enter_at_once(model, ids):
     torch.testing.assert_close(torch.cat([first, last], 1), recomputed(model, ids), atol=1e-5, rtol=0)
 
 
+def test_a_pass_for_the_cache_alone_writes_the_same(model, ids):
+    whole, short = BlockCache(), BlockCache()
+    mask = block_causal_mask(8, BLOCK)[None, None]
+    model(ids[:, :8], attention_mask=mask, past_key_values=whole)
+    model.model(ids[:, :8], attention_mask=mask, past_key_values=short, cache_only=True)
+    assert short.position == whole.position == 8
+    torch.testing.assert_close(short.layers, whole.layers, atol=0, rtol=0)
+
+
 def test_looking_does_not_write(model, ids):
     cache = BlockCache()
     write(model, cache, ids[:, :8])

@@ -56,10 +56,7 @@ class LLaDA2MoeAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        query = rotate(self.query_layernorm(query), *rotary)
-        key = rotate(self.key_layernorm(key), *rotary)
+        query, key, value = self._projected(hidden, rotary)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         implementation = self.config._attn_implementation
@@ -77,6 +74,21 @@ class LLaDA2MoeAttention(nn.Module):
             is_causal=False,
         )
         return self.dense(attended.flatten(2)), weights
+
+    def remember(
+        self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], past_key_values: BlockCache
+    ) -> None:
+        """Only write keys and values to the cache."""
+        _, key, value = self._projected(hidden, rotary)
+        past_key_values.update(key, value, self.layer_idx)
+
+    def _projected(
+        self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values (batch, heads of each, length, head_dim)."""
+        states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        return rotate(self.query_layernorm(query), *rotary), rotate(self.key_layernorm(key), *rotary), value
 
 
 def eager_attention(

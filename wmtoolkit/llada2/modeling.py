@@ -227,6 +227,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
         output_attentions: bool | None = None,
+        cache_only: bool = False,
     ) -> MoeModelOutputWithPast:
         """Run the network.
 
@@ -235,6 +236,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             attention_mask: see ``masks.additive_mask``; None lets every token see every other.
             position_ids: long (batch, length) or (axes, batch, length); counts on from the cache if not given.
             past_key_values: a ``BlockCache`` of earlier blocks; the mask's keys then cover cache and input.
+            cache_only: the pass is made for its keys and values: the last layer computes nothing else, and
+                last_hidden_state is what that layer was given, after the norm.
             use_cache: start a ``BlockCache`` if none is given. Sound only under a block-causal mask.
 
         Returns:
@@ -265,6 +268,9 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         all_hidden, all_weights, all_routing = [], [], []
         for layer in self.layers:
             all_hidden.append(hidden)
+            if cache_only and past_key_values is not None and layer is self.layers[-1]:
+                layer.attention.remember(layer.input_layernorm(hidden), rotary, past_key_values)
+                break
             hidden, weights, routing = layer(hidden, rotary, mask, past_key_values)
             all_weights.append(weights)
             if routing is not None:

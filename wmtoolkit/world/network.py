@@ -163,8 +163,10 @@ class WorldNetwork(nn.Module):
         tokens: dict[str, torch.Tensor],
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None = None,
+        *,
+        cache_only: bool = False,
     ) -> torch.Tensor:
-        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``)."""
+        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``); no use if made for the cache only."""
         embedded, positions = self.embed(tokens)
         fast = self.bf16_inference and not torch.is_grad_enabled()
         with torch.autocast(
@@ -175,6 +177,7 @@ class WorldNetwork(nn.Module):
                 attention_mask=attention_mask,
                 position_ids=positions,
                 past_key_values=past_key_values,
+                cache_only=cache_only,
             ).last_hidden_state.float()
 
     def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
