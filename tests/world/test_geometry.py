@@ -114,6 +114,11 @@ def test_recall_gives_what_is_nearest_and_nothing_that_is_in_view(episodes: list
     ids = TOKENIZER.cell_ids(trajectory.images)
     memory.note(np.zeros(frames, int), trajectory.images, ids, world, np.arange(frames) + 1)
     args = (path[-1:], trajectory.directions[-1:], np.array([frames]))
+    whole, fitting = memory.recall(*args, 400), memory.recall(*args, 400, multiple=8)
+    assert fitting[0].shape[1] < 400
+    assert fitting[0].shape[1] % 8 == 0
+    for part, all_of_it in zip(fitting, whole, strict=True):
+        np.testing.assert_array_equal(part[fitting[1] >= 0], all_of_it[whole[1] >= 0])
     few, times, places = memory.recall(*args, 10)
     _, all_times, all_places = memory.recall(*args, 400)
     assert few.shape == (1, 10)

@@ -119,7 +119,7 @@ class LastSeen:
         return self.cells[lane, x, y], self.times[lane, x, y]
 
     def recall(
-        self, position: np.ndarray, direction: np.ndarray, before: np.ndarray, count: int
+        self, position: np.ndarray, direction: np.ndarray, before: np.ndarray, count: int, multiple: int = 0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The sightings that matter most around each lane's agent.
 
@@ -129,6 +129,7 @@ class LastSeen:
             position: (B, 2); direction: (B,).
             before: (B,) only sightings made before this time.
             count: number of cells wanted.
+            multiple: above 0, return no more than all lanes need, rounded up to such a multiple.
 
         Returns:
             ids (B, count) int64, times (B, count) int64 with -1 for "nothing more", world (B, count, 2) int64.
@@ -140,6 +141,9 @@ class LastSeen:
             ]
         )
         known = (self.times >= 0) & (self.times < np.asarray(before)[:, None, None])
+        if multiple:
+            needed = int(known.sum(axis=(1, 2)).max(initial=1))
+            count = min(count, -(-needed // multiple) * multiple)
         priority = np.where(known, priority, -1).reshape(len(priority), -1)
         best = np.argpartition(-priority, count - 1, axis=1)[:, :count]
         best = np.sort(best, axis=1)

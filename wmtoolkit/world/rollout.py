@@ -259,7 +259,7 @@ class RolloutState:
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
             remembered = self._seen.recall(
-                self._position[:, -1], self._heading[:, -1], self._time[:, -1], self._network.world.memory
+                self._position[:, -1], self._heading[:, -1], self._time[:, -1], self._network.world.memory, multiple=8
             )
             context = joined(context, memory_tokens(*remembered))
             frames = slice(-1, None)
