@@ -24,6 +24,9 @@ AGENTS = {
 """Where each agent lives: ``module:Class`` below ``wmtoolkit.agents``."""
 SAVED = "sb3"
 """``sb3:FILE`` is a policy that was trained and saved."""
+PERFECT = "perfect"
+"""``perfect:NAME`` is a planner that imagines with a faultless copy of the real level, which knows no more than was seen
+(``simulator``), in place of a model: the control that tells what the planner loses from what the model loses."""
 
 
 def agent_class(name: str) -> type:
@@ -34,10 +37,13 @@ def agent_class(name: str) -> type:
     """
     if name.startswith(f"{SAVED}:"):
         return import_module("wmtoolkit.agents.sb3_agent").SavedSB3Agent
+    name = name.removeprefix(f"{PERFECT}:")
     if name not in AGENTS:
         close = difflib.get_close_matches(name, AGENTS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"unknown agent {name!r}{hint}; known agents: {', '.join(AGENTS)}, {SAVED}:FILE")
+        raise UserError(
+            f"unknown agent {name!r}{hint}; known agents: {', '.join(AGENTS)}, {SAVED}:FILE; {PERFECT}:NAME"
+        )
     module, _, attribute = AGENTS[name].partition(":")
     return getattr(import_module(f"wmtoolkit.agents.{module}"), attribute)
 
@@ -56,7 +62,8 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 def needs(name: str) -> set[str]:
     """What the agent cannot do without: any of ``world_model`` and ``env``."""
-    return {"world_model", "env"} & set(parameters(agent_class(name)))
+    wanted = {"world_model", "env"} & set(parameters(agent_class(name)))
+    return {"env"} if name.startswith(f"{PERFECT}:") else wanted
 
 
 def make_agent(
@@ -65,15 +72,25 @@ def make_agent(
     """Make an agent by name.
 
     Args:
-        name: one of ``AGENTS``, or ``sb3:FILE``.
+        name: one of ``AGENTS``, ``sb3:FILE``, or ``perfect:NAME``.
         world_model: what planners imagine with; agents that need none ignore it.
-        env: the real level the agent will act in; only ``bot`` needs it.
+        env: the real level the agent will act in; only ``bot`` and ``perfect:NAME`` need it.
         seed: of the agent's own randomness.
         budget: the agent's own options, e.g. ``max_forward_passes=16``; see its class.
 
     Raises:
         UserError: for an unknown name or option, a missing world model or level, or a budget of nothing.
     """
+    planner = name.removeprefix(f"{PERFECT}:")
+    if planner != name:
+        from wmtoolkit.agents.simulator import SimulatorWorldModel
+
+        if "world_model" not in needs(planner):
+            raise UserError(f"agent {name!r}: {planner} imagines nothing; {PERFECT}: is for planners")
+        if env is None:
+            raise UserError(f"agent {name!r} needs the real level")
+        world_model = SimulatorWorldModel(env, sees_hidden=False)
+        return make_agent(planner, world_model=world_model, env=env, seed=seed, **budget)
     cls = agent_class(name)
     given = {"world_model": world_model, "env": env}
     arguments: dict[str, Any] = {}

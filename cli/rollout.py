@@ -16,7 +16,11 @@ from wmtoolkit.cli.common import check_out, command_options
 )
 @click.option("--level", default="BabyAI-GoToLocal-v0", show_default=True, metavar="ID", help="Level id, or module:Id.")
 @click.option(
-    "--agent", default="best-first", show_default=True, metavar="NAME", help="Who acts; sb3:RUN for a policy."
+    "--agent",
+    default="best-first",
+    show_default=True,
+    metavar="NAME",
+    help="Who acts; sb3:RUN is a policy, perfect:NAME a planner that imagines with a faultless copy of the level.",
 )
 @click.option("--trust", is_flag=True, help="Read an agent sb3:FILE.zip, which runs code in it.")
 @click.option("--checkpoint", metavar="DIR", help="World model [the packaged one].")

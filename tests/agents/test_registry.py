@@ -51,6 +51,23 @@ def test_what_is_missing_is_named():
     assert needs("policy") == {"world_model"}
 
 
+def test_a_planner_with_a_perfect_model_needs_the_level_and_no_checkpoint():
+    env = make_level(LEVEL)
+    agent = make_agent("perfect:best-first", env=env, actions="moves")
+    assert needs("perfect:best-first") == {"env"}
+    observation = reset_level(env, 3)
+    agent.reset(3)
+    steps, terminated = 0, False
+    while not terminated and steps < 40:
+        observation, _, terminated, _, _ = env.step(agent.act(observation))
+        steps += 1
+    assert terminated
+    with pytest.raises(UserError, match="needs the real level"):
+        make_agent("perfect:best-first")
+    with pytest.raises(UserError, match="imagines nothing"):
+        make_agent("perfect:random", env=env)
+
+
 def test_the_random_agent_is_even_and_seeded():
     agent = make_agent("random")
     agent.reset(5)
