@@ -25,8 +25,8 @@ AGENTS = {
 SAVED = "sb3"
 """``sb3:FILE`` is a policy that was trained and saved."""
 PERFECT = "perfect"
-"""``perfect:NAME`` is a planner that imagines with a faultless copy of the real level, which knows no more than was seen
-(``simulator``), in place of a model: the control that tells what the planner loses from what the model loses."""
+"""``perfect:NAME`` is a planner that imagines with a faultless copy of the real level in place of a model; the copy
+(``simulator``) knows no more than was seen. This control tells what the planner loses from what the model loses."""
 
 
 def agent_class(name: str) -> type:
