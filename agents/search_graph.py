@@ -158,10 +158,13 @@ class SearchGraph:
         """
         new = [node for node in dict.fromkeys(nodes) if self.nodes[node].policy is None]
         if new and self.meter.room_for(2):
-            policy = _branched([self.nodes[node] for node in new]).policy()
+            asked = _branched([self.nodes[node] for node in new])
+            policy = asked.policy()
             self.meter.add(1, 0)
-            for node, row in zip(new, policy, strict=True):
-                self.nodes[node].policy = (1 - DOUBT) * row + DOUBT * _EVEN
+            for row, node in enumerate(new):
+                # what the pass has encoded of the situation serves again when it is stepped from
+                self.nodes[node].state, self.nodes[node].row = asked, row
+                self.nodes[node].policy = (1 - DOUBT) * policy[row] + DOUBT * _EVEN
         return np.array([self.nodes[node].prior for node in nodes]).reshape(-1, len(grid.ACTIONS))
 
     def path(self, node: int) -> list[int]:

@@ -137,6 +137,27 @@ def test_a_cached_rollout_says_what_one_pass_over_the_past_says(
     np.testing.assert_allclose(state.confidence.reshape(-1, 49), said.confidence, atol=1e-5)
 
 
+def test_states_that_were_encoded_stay_so_in_company(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ask several states for the policy, lay them side by side, branch and step: nothing is encoded twice."""
+    parts = [world_model.rollout_state([episode.prefix(count) for episode in episodes[:2]]) for count in (1, 9, 20)]
+    fresh = RolloutState.cat(parts)
+    policies = np.concatenate([part.policy() for part in parts])
+    np.testing.assert_allclose(fresh.policy(), policies, atol=1e-5)
+    joint = RolloutState.cat(parts)
+    passes = []
+    forward = world_model.network.forward
+    monkeypatch.setattr(world_model.network, "forward", lambda *a, **k: (passes.append(1), forward(*a, **k))[1])
+    rows, actions = np.array([0, 5, 5, 2, 3, 3, 1, 4]), np.array([0, 1, 2, 2, 0, 5, 2, 3])
+    stepped = joint.select(rows).step(actions)
+    assert len(passes) == 1
+    alone = fresh.select(rows).step(actions)
+    np.testing.assert_array_equal(stepped.images, alone.images)
+    np.testing.assert_allclose(stepped.log_prob, alone.log_prob, rtol=1e-4)
+    np.testing.assert_allclose(joint.select(rows).policy(), policies[rows], atol=1e-5)
+
+
 def test_who_acts_is_known_to_the_policy_alone(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
     histories = _histories(episodes)[:3]
     frames = windows.Frames.from_trajectories(histories)

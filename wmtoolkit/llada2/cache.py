@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional as F
 
 
 class BlockCache:
@@ -51,9 +54,23 @@ class BlockCache:
     def select(self, rows: torch.Tensor) -> BlockCache:
         """A cache whose row i is a copy of row ``rows[i]``: branch, re-order or drop rows."""
         chosen = BlockCache(self.max_length)
-        chosen._seen = self._seen
+        chosen._seen, chosen.writing = self._seen, self.writing
         chosen.layers = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self.layers]
         return chosen
+
+    @staticmethod
+    def cat(parts: Sequence[BlockCache]) -> BlockCache:
+        """The rows of several caches in one; shorter ones end in zeros, which the mask must hide."""
+        joint = BlockCache(parts[0].max_length)
+        joint.writing = parts[0].writing
+        joint._seen, longest = max(part._seen for part in parts), max(part.get_seq_length() for part in parts)
+        for pairs in zip(*(part.layers for part in parts), strict=True):
+            key, value = (
+                torch.cat([F.pad(states, (0, 0, 0, longest - states.shape[2])) for states in kind])
+                for kind in zip(*pairs, strict=True)
+            )
+            joint.layers.append((key, value))
+        return joint
 
     def keep(self, tokens: torch.Tensor) -> None:
         """Keep only the cached tokens at the given (long) positions, for all rows."""

@@ -207,7 +207,7 @@ class RolloutState:
 
     @staticmethod
     def cat(states: Sequence[RolloutState]) -> RolloutState:
-        """The lanes of several states of one model in one state, in order."""
+        """The lanes of several states of one model in one state, in order. If any is encoded, all are."""
         joint = object.__new__(RolloutState)
         joint.__dict__.update(states[0].__dict__)
         for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
@@ -220,6 +220,13 @@ class RolloutState:
                 np.concatenate([part.cells for part in seen]), np.concatenate([part.times for part in seen])
             )
         joint._cache = joint._cached = None
+        if any(state._cache is not None for state in states):
+            caches = [state._encode_context() for state in states]
+            longest = max(cached.shape[1] for _, cached in caches)
+            joint._cache = BlockCache.cat([cache for cache, _ in caches])
+            joint._cached = np.concatenate(
+                [np.pad(cached, ((0, 0), (0, longest - cached.shape[1]))) for _, cached in caches]
+            )
         return joint
 
     def replace(self, rows: np.ndarray | Sequence[int], other: RolloutState) -> RolloutState:
@@ -251,10 +258,11 @@ class RolloutState:
             self.total_log_prob + filled.log_probs.sum(axis=1),
         )
 
-    def _encode_context(self) -> None:
-        """Run the network over mission, memory and kept frames once and keep their keys and values."""
-        if self._cache is not None:
-            return
+    def _encode_context(self) -> tuple[BlockCache, np.ndarray]:
+        """Run the network over mission, memory and kept frames once; returns their keys and values, which are kept,
+        and which of them (B, S) are there."""
+        if self._cache is not None and self._cached is not None:
+            return self._cache, self._cached
         context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
@@ -282,6 +290,7 @@ class RolloutState:
         self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, cache_only=True)
         cache.writing = False
         self._cache, self._cached = cache, tokens.valid
+        return cache, tokens.valid
 
     def _frames(
         self,
