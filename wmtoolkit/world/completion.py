@@ -11,7 +11,7 @@ import torch
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.batching import expected_frames, placed_frames, reckoned_poses
-from wmtoolkit.world.decoding import block_log_probs, choose, is_masked
+from wmtoolkit.world.decoding import block_log_probs, choose
 from wmtoolkit.world.expectation import note_blocks
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
@@ -134,7 +134,7 @@ def fill_window(
         part = lane.ids[1 + start : 1 + start + size]
         ids[row, : len(part)], valid[row, : len(part)] = part, True
     mission = np.stack([lane.ids[0] for lane in lanes])
-    if is_masked(mission).any() and network.world.spelled(mission) is not mission:
+    if _TOKENIZER.is_masked(mission).any() and network.world.spelled(mission) is not mission:
         raise UserError("words of a mission can only be hidden if the text model's tokenizer leaves every word whole")
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
@@ -146,7 +146,9 @@ def fill_window(
         generators = [generator[lane.number] for lane in lanes]
 
     for round_ in range(steps):
-        masked = np.concatenate([is_masked(mission)[:, None], is_masked(ids) & valid[..., None]], axis=1)
+        masked = np.concatenate(
+            [_TOKENIZER.is_masked(mission)[:, None], _TOKENIZER.is_masked(ids) & valid[..., None]], axis=1
+        )
         if not masked.any():
             break
         words = mission_tokens(network.world.spelled(mission))

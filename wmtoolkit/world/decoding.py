@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, ATTRIBUTES, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 
 _TOKENIZER = WorldTokenizer()
 
@@ -27,12 +27,6 @@ class Filled:
     ids: np.ndarray
     log_probs: np.ndarray
     outcomes: np.ndarray
-
-
-def is_masked(ids: np.ndarray) -> np.ndarray:
-    """Which tokens hide anything: MASK, or a cell with a "?"."""
-    attributes = _TOKENIZER.cell_attributes(ids)
-    return (ids == _TOKENIZER.mask) | ((ids >= _TOKENIZER.cells.start) & (attributes == ATTRIBUTES).any(-1))
 
 
 _KINDS = (
@@ -83,7 +77,7 @@ def fill(
     log_probs = np.zeros(ids.shape, np.float32)
     outcomes: np.ndarray | None = None
     for round_ in range(steps):
-        masked = is_masked(ids)
+        masked = _TOKENIZER.is_masked(ids)
         if not masked.any():
             break
         scored = block_log_probs(network, hidden(ids), ids)

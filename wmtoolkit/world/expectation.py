@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.tokenizer import ACTION, ATTRIBUTES, FIRST_CELL, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, FIRST_CELL, WorldTokenizer
 
 _TOKENIZER = WorldTokenizer()
 CELL_IDS = len(_TOKENIZER.cells)
@@ -60,9 +60,7 @@ def note_blocks(
         lane, heading, time: (F,); blocks: (F, 52), perhaps with masks; position: (F, 2).
     """
     cells = blocks[:, FIRST_CELL:].reshape(-1, grid.VIEW, grid.VIEW)
-    attributes = _TOKENIZER.cell_attributes(cells)
-    hidden = (cells < _TOKENIZER.cells.start) | (attributes == ATTRIBUTES).any(-1)
-    images = np.where(hidden[..., None], grid.UNSEEN, attributes)
+    images = np.where(_TOKENIZER.is_masked(cells)[..., None], grid.UNSEEN, _TOKENIZER.cell_attributes(cells))
     seen.note(lane, images, cells, geometry.world_cells(position, heading), time)
 
 
@@ -91,8 +89,7 @@ def expected_view(
     carried = _TOKENIZER.masked_cell if previous is None else previous[:, _OWN_SLOT]
     cells[(slice(None), *grid.AGENT_CELL)] = np.where(carried < _TOKENIZER.cells.start, _TOKENIZER.masked_cell, carried)
     shown = ids[:, FIRST_CELL:].reshape(shape)
-    attributes = _TOKENIZER.cell_attributes(shown)
-    asked = (shown == _TOKENIZER.mask) | ((shown >= _TOKENIZER.cells.start) & (attributes == ATTRIBUTES).any(-1))
+    asked = _TOKENIZER.is_masked(shown)
     cells = np.where(asked | (shown == _UNSEEN), cells, shown)
     looks = _TOKENIZER.cell_attributes(cells)
     door = looks[..., 0] == grid.DOOR

@@ -112,6 +112,10 @@ class WorldTokenizer:
         flat = np.asarray(ids, dtype=np.int64) - self.cells.start
         return np.stack([flat // (colors * states), flat // states % colors, flat % states], axis=-1)
 
+    def is_masked(self, ids: np.ndarray) -> np.ndarray:
+        """(...) ids -> (...) bool: which tokens hide anything, MASK or a cell with a "?"."""
+        return (ids == self.mask) | ((ids >= self.cells.start) & (self.cell_attributes(ids) == ATTRIBUTES).any(-1))
+
     # Blocks
 
     def mission_block(self, mission: str, behaviour: str, visible: Visibility | None = None) -> np.ndarray:
