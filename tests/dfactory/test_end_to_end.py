@@ -26,7 +26,7 @@ from wmtoolkit.world.growth import grow
 from wmtoolkit.world.vocabulary import describing_words
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
-STEPS = 120
+STEPS = 240
 
 
 def read_text(folder: Path, steps: int = 300, batch: int = 8, length: int = 64) -> None:

@@ -14,12 +14,12 @@ from wmtoolkit.training.batches import draw_batch
 from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.training.loop import make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
-from wmtoolkit.world import masks, windows
+from wmtoolkit.world import grid, masks, windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.expectation import NEVER_SEEN
 from wmtoolkit.world.likelihood import target_log_probs
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import BLOCK, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, FRONT_SLOT, OWN_SLOT, WorldTokenizer
 
 LIKELIHOOD = LossConfig(action=1, outcome=1, direction=1, outcome_alone=1, other_behaviour=1, likelihood=True)
 CAUSAL = ["masking.strategy=cell", "masking.full_share=0", "world.recent=1"]
@@ -94,7 +94,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(network: WorldNetwork, frames
     assert float(total) == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_memory_does_not_expect_weighs_more() -> None:
+def test_what_an_action_changed_or_could_have_weighs_more() -> None:
     frames = windows.Frames.from_trajectories([random_episode("BabyAI-PutNextLocal-v0", seed, 60) for seed in range(6)])
     config = load_config("tiny", ["world.expectation=true", "masking.strategy=forward", "masking.full_share=0"])
     batch = draw_batch(frames, replace(make_sampler(config), batch_size=64), config.world, 0, 0)
@@ -103,8 +103,14 @@ def test_what_memory_does_not_expect_weighs_more() -> None:
     assert more.any()
     np.testing.assert_allclose(weighed[more], 7 * plain[more])
     expected = batch.tokens.expected[:, batch.first :][:, : batch.given[0].size].reshape(batch.given.shape)
-    first = WorldTokenizer().cells.start
-    assert (expected[more] - 1 + first != batch.target[more]).all()
+    tokens, action = WorldTokenizer(), batch.target[..., ACTION]
+    tried = np.isin(action - tokens.actions.start, (grid.PICKUP, grid.DROP, grid.TOGGLE)) & batch.valid
+    both = more[..., [FRONT_SLOT, OWN_SLOT]]
+    assert (both[tried] == (expected[..., [FRONT_SLOT, OWN_SLOT]] > 0)[tried]).all()
+    rest = np.delete(more, [FRONT_SLOT, OWN_SLOT], axis=-1)
+    assert not rest[~tried].any()
     # most cells are as expected, and a cell never seen is expected to be nothing in particular
     assert more.sum() < 0.1 * (plain > 0).sum()
+    more[..., [FRONT_SLOT, OWN_SLOT]] = False
+    assert (expected[more] - 1 + tokens.cells.start != batch.target[more]).all()
     assert (expected[more] != NEVER_SEEN).all()

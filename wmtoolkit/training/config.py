@@ -165,8 +165,8 @@ class LossConfig:
     """Weights of the kinds of token in the loss; see ``objective.weigh``.
 
     Attributes:
-        changed: factor for cells that are not what memory expects for sure (needs ``world.expectation``): what actions
-            change is rare, and copying what is expected is learnt first.
+        changed: factor for cells that an action changed or could have (needs ``world.expectation``): they are few, and
+            copying what memory expects is learnt first.
     """
 
     action: float = 10.0

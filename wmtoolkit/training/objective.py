@@ -10,11 +10,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from wmtoolkit.training.config import LossConfig
-from wmtoolkit.world import masks
+from wmtoolkit.world import grid, masks
 from wmtoolkit.world.batching import Batch
 from wmtoolkit.world.expectation import CELL_IDS, NEVER_SEEN
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import (
+    ACTION,
+    BLOCK,
+    DIRECTION,
+    FIRST_CELL,
+    FRONT_SLOT,
+    OUTCOME,
+    OWN_SLOT,
+    WorldTokenizer,
+)
 
 _TOKENIZER = WorldTokenizer()
 _KINDS: tuple[tuple[str, slice, range], ...] = (
@@ -53,8 +62,8 @@ def weigh(batch: Batch, config: LossConfig) -> Weights:
     """How much each hidden token of a batch counts.
 
     Actions count ``other_behaviour`` times as much when they ask for the policy and it was not the bot that acted;
-    an outcome asked with all else visible counts ``outcome_alone`` times as much, and a cell that is not what memory
-    expects ``changed`` times. With ``likelihood``, a block counts
+    an outcome asked with all else visible counts ``outcome_alone`` times as much, and a cell that an action changed, or
+    could have, ``changed`` times. With ``likelihood``, a block counts
     L/l when l of its L tokens are hidden, which makes the loss of uniformly drawn masks a bound on -log p.
     """
     hidden = batch.masks.targets & batch.valid[..., None]
@@ -64,10 +73,7 @@ def weigh(batch: Batch, config: LossConfig) -> Weights:
     hidden &= ~policy[..., None] | (np.arange(BLOCK) == ACTION)
     actor = np.where(batch.bot, 1.0, config.other_behaviour)
     blocks = hidden * np.float32(config.cell)
-    expected = batch.tokens.expected[:, batch.first :][:, : hidden[0].size].reshape(hidden.shape)
-    changed = (expected > 0) & (expected <= CELL_IDS) & (expected != NEVER_SEEN)
-    changed &= expected - 1 + _TOKENIZER.cells.start != batch.target
-    blocks[changed] *= config.changed
+    blocks[_changeable(batch)] *= config.changed
     blocks[..., ACTION] = hidden[..., ACTION] * config.action * np.where(policy, actor, 1.0)
     blocks[..., OUTCOME] = hidden[..., OUTCOME] * config.outcome * np.where(outcome, config.outcome_alone, 1.0)
     blocks[..., DIRECTION] = hidden[..., DIRECTION] * config.direction
@@ -80,6 +86,18 @@ def weigh(batch: Batch, config: LossConfig) -> Weights:
         (asked * actor * config.action).astype(np.float32),
         (words * config.mission).astype(np.float32),
     )
+
+
+def _changeable(batch: Batch) -> np.ndarray:
+    """(B, n, 52) bool: cells that are not what memory expects for sure, and the hand and the front cell where the agent
+    tried to pick up, drop or toggle, with or without effect: only together do they not favour either."""
+    expected = batch.tokens.expected[:, batch.first :][:, : batch.given[0].size].reshape(batch.given.shape)
+    changed = (expected > 0) & (expected <= CELL_IDS) & (expected != NEVER_SEEN)
+    changed &= expected - 1 + _TOKENIZER.cells.start != batch.target
+    tried = np.isin(batch.target[..., ACTION] - _TOKENIZER.actions.start, (grid.PICKUP, grid.DROP, grid.TOGGLE))
+    for slot in (FRONT_SLOT, OWN_SLOT):
+        changed[..., slot] |= tried & (expected[..., slot] > 0)
+    return changed
 
 
 class MaskedReconstruction(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.tokenizer import ACTION, FIRST_CELL, WorldTokenizer
+from wmtoolkit.world.tokenizer import ACTION, FIRST_CELL, OWN_SLOT, WorldTokenizer
 
 _TOKENIZER = WorldTokenizer()
 CELL_IDS = len(_TOKENIZER.cells)
@@ -19,7 +19,6 @@ CODES = 1 + 2 * CELL_IDS
 is expected ("?" = never seen); the same + 420 where that hangs on cells never seen or on a door just toggled."""
 NEVER_SEEN = 1 + _TOKENIZER.masked_cell - _TOKENIZER.cells.start
 _UNSEEN = int(_TOKENIZER.cell_ids(np.array([grid.UNSEEN, 0, 0])))
-_OWN_SLOT = FIRST_CELL + grid.AGENT_CELL[0] * grid.VIEW + grid.AGENT_CELL[1]
 _TOGGLE = _TOKENIZER.actions.start + grid.TOGGLE
 
 
@@ -86,7 +85,7 @@ def expected_view(
     shape = (len(ids), grid.VIEW, grid.VIEW)
     cells, times = seen.look_up(geometry.world_cells(position, heading))
     cells = np.where(times < 0, _TOKENIZER.masked_cell, cells)
-    carried = _TOKENIZER.masked_cell if previous is None else previous[:, _OWN_SLOT]
+    carried = _TOKENIZER.masked_cell if previous is None else previous[:, OWN_SLOT]
     cells[(slice(None), *grid.AGENT_CELL)] = np.where(carried < _TOKENIZER.cells.start, _TOKENIZER.masked_cell, carried)
     shown = ids[:, FIRST_CELL:].reshape(shape)
     asked = _TOKENIZER.is_masked(shown)

@@ -21,6 +21,8 @@ BLOCK = 3 + grid.CELLS
 """Tokens in a block."""
 ACTION, OUTCOME, DIRECTION, FIRST_CELL = 0, 1, 2, 3
 """Slots of a time step's block."""
+FRONT_SLOT, OWN_SLOT = (FIRST_CELL + column * grid.VIEW + row for column, row in (grid.FRONT_CELL, grid.AGENT_CELL))
+"""Slots of the cell in front of the agent, and of its own, which shows what it carries."""
 BEHAVIOUR, FIRST_WORD = 0, 1
 """Slots of the mission block."""
 MAX_WORDS = BLOCK - FIRST_WORD

@@ -20,6 +20,7 @@ from wmtoolkit.world.tokenizer import (
     DIRECTION,
     FIRST_CELL,
     FIRST_WORD,
+    FRONT_SLOT,
     WorldTokenizer,
 )
 
@@ -205,7 +206,7 @@ def reckon(
     """
     action = ids[..., ACTION] - _TOKENIZER.actions.start
     hidden = ids[..., ACTION] == _TOKENIZER.mask
-    front = _TOKENIZER.cell_attributes(previous[..., _FRONT_SLOT])
+    front = _TOKENIZER.cell_attributes(previous[..., FRONT_SLOT])
     blind = (action == grid.FORWARD) & (front == ATTRIBUTES)[..., [0, 2]].any(-1)
     shown = ids[..., DIRECTION] - _TOKENIZER.directions.start
     told = hidden & (ids[..., DIRECTION] != _TOKENIZER.mask) & ((shown - heading) % 2 == 1)
@@ -215,7 +216,6 @@ def reckon(
     return moved, np.select([known, told], [geometry.turned(heading, action), shown], heading), known | told
 
 
-_FRONT_SLOT = FIRST_CELL + grid.FRONT_CELL[0] * grid.VIEW + grid.FRONT_CELL[1]
 _VIEW = np.full((BLOCK, 2), grid.AGENT_CELL, dtype=np.int64)
 _VIEW[FIRST_CELL:] = np.stack(np.divmod(np.arange(grid.CELLS), grid.VIEW), axis=-1)
 _OFFSETS = np.zeros((len(grid.DIRECTIONS), BLOCK, 2), dtype=np.int64)
