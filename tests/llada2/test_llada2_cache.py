@@ -37,9 +37,26 @@ def test_a_pass_for_the_cache_alone_writes_the_same(model, ids):
     whole, short = BlockCache(), BlockCache()
     mask = block_causal_mask(8, BLOCK)[None, None]
     model(ids[:, :8], attention_mask=mask, past_key_values=whole)
-    model.model(ids[:, :8], attention_mask=mask, past_key_values=short, cache_only=True)
+    model.model(ids[:, :8], attention_mask=mask, past_key_values=short, keep=0)
     assert short.position == whole.position == 8
     torch.testing.assert_close(short.layers, whole.layers, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_last_tokens_alone_are_the_same_and_learn_the_same(make_model, ids, attention):
+    model = make_model()
+    model.set_attn_implementation(attention)
+    mask = block_causal_mask(ids.shape[1], BLOCK)[None, None]
+    wanted = model.model(ids, attention_mask=mask).last_hidden_state[:, -5:]
+    found = model.model(ids, attention_mask=mask, keep=5).last_hidden_state
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    weights = [value for value in model.model.parameters() if value.requires_grad]
+    gradients = [
+        torch.autograd.grad(part.square().sum(), weights, allow_unused=True, retain_graph=True)
+        for part in (wanted, found)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_looking_does_not_write(model, ids):

@@ -42,7 +42,7 @@ def _scores(
     network, device = model.network, model.network.device
     batch = full_attention_batch(window, drawn, np.zeros(window.valid.shape, bool), network.world)
     attention = torch.as_tensor(np.ascontiguousarray(batch.attention), device=device)
-    hidden = network(batch.tokens.tensors(device), attention)[:, batch.first :]
+    hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)
     hidden = hidden.reshape(-1, BLOCK, hidden.shape[-1])
     return block_log_probs(network, hidden, batch.given.reshape(-1, BLOCK)), batch.target
 

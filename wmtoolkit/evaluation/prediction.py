@@ -63,8 +63,9 @@ def next_blocks(
     count = window.ids.shape[1]
     drawn = masks.only("forward", (len(window.ids), count - 1))
     batch = block_causal_batch(window, drawn, np.zeros((len(window.ids), count), bool), network.world)
-    hidden = network(batch.tokens.tensors(device), torch.as_tensor(batch.attention, device=device))
-    last = batch.first + (count - 2) * BLOCK
+    attention = torch.as_tensor(batch.attention, device=device)
+    hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)
+    last = (count - 2) * BLOCK
     scored = block_log_probs(network, hidden[:, last : last + BLOCK], batch.given[:, -1])
     actions = range(_TOKENIZER.actions.start, _TOKENIZER.bos)
     return scored, network.logits(hidden[:, -1], actions).log_softmax(-1), batch.target[:, -1]

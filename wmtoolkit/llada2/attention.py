@@ -55,8 +55,13 @@ class LLaDA2MoeAttention(nn.Module):
         rotary: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None,
+        keep: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, length or keep, hidden), of the last ``keep`` tokens alone if given; and attention weights."""
         query, key, value = self._projected(hidden, rotary)
+        if keep is not None:
+            query = query[:, :, -keep:]
+            attention_mask = None if attention_mask is None else attention_mask[..., -keep:, :]
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         implementation = self.config._attn_implementation

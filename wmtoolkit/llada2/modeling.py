@@ -158,9 +158,15 @@ class LLaDA2MoeLayer(GradientCheckpointingLayer):
         rotary: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None,
+        keep: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]:
-        attended, weights = self.attention(self.input_layernorm(hidden), rotary, attention_mask, past_key_values)
-        hidden = hidden + attended
+        normed = self.input_layernorm(hidden)
+        if keep == 0:
+            if past_key_values is not None:
+                self.attention.remember(normed, rotary, past_key_values)
+            return hidden[:, :0], None, None
+        attended, weights = self.attention(normed, rotary, attention_mask, past_key_values, keep)
+        hidden = (hidden if keep is None else hidden[:, -keep:]) + attended
         mixed = self.mlp(self.post_attention_layernorm(hidden))
         routing = None
         if self.sparse:
@@ -227,7 +233,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
         output_attentions: bool | None = None,
-        cache_only: bool = False,
+        keep: int | None = None,
     ) -> MoeModelOutputWithPast:
         """Run the network.
 
@@ -236,8 +242,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             attention_mask: see ``masks.additive_mask``; None lets every token see every other.
             position_ids: long (batch, length) or (axes, batch, length); counts on from the cache if not given.
             past_key_values: a ``BlockCache`` of earlier blocks; the mask's keys then cover cache and input.
-            cache_only: the pass is made for its keys and values: the last layer computes nothing else, and
-                last_hidden_state is what that layer was given, after the norm.
+            keep: only the last so many tokens are wanted: the last layer computes no others, beyond their keys and
+                values; 0 for a pass that only fills the cache.
             use_cache: start a ``BlockCache`` if none is given. Sound only under a block-causal mask.
 
         Returns:
@@ -268,10 +274,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         all_hidden, all_weights, all_routing = [], [], []
         for layer in self.layers:
             all_hidden.append(hidden)
-            if cache_only and past_key_values is not None and layer is self.layers[-1]:
-                layer.attention.remember(layer.input_layernorm(hidden), rotary, past_key_values)
-                break
-            hidden, weights, routing = layer(hidden, rotary, mask, past_key_values)
+            last = layer is self.layers[-1]
+            hidden, weights, routing = layer(hidden, rotary, mask, past_key_values, keep if last else None)
             all_weights.append(weights)
             if routing is not None:
                 all_routing.append(routing)

@@ -111,9 +111,12 @@ class MaskedReconstruction(nn.Module):
         """Weighted sum of cross-entropies in nats, and for each kind a tensor (sum of cross-entropy, count)."""
         network, device = self.network, self.network.device
         attention = torch.as_tensor(np.ascontiguousarray(batch.attention), device=device)
-        hidden = network(batch.tokens.tensors(device), attention)
-        behind = batch.first + batch.given.shape[1] * BLOCK
-        blocks = hidden[:, batch.first : behind].reshape(*batch.given.shape, -1)
+        asked_before = batch.mission_target is not None  # else nothing before the supervised blocks is asked
+        first = batch.first if asked_before else 0
+        keep = None if asked_before else batch.tokens.length - batch.first
+        hidden = network(batch.tokens.tensors(device), attention, keep=keep)
+        behind = first + batch.given.shape[1] * BLOCK
+        blocks = hidden[:, first:behind].reshape(*batch.given.shape, -1)
         total = hidden.sum() * 0.0
         parts: dict[str, torch.Tensor] = {}
 

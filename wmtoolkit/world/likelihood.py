@@ -29,8 +29,8 @@ def target_log_probs(network: WorldNetwork, window: windows.Window, drawn: masks
     """
     batch = block_causal_batch(window, drawn, np.zeros((len(window.ids), 2), bool), network.world)
     device = network.device
-    hidden = network(batch.tokens.tensors(device), torch.as_tensor(batch.attention, device=device))
-    hidden = hidden[:, batch.first : batch.first + BLOCK]
+    attention = torch.as_tensor(batch.attention, device=device)
+    hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)[:, :BLOCK]
     target = batch.target[:, 0]
     result = np.zeros(target.shape, np.float32)
     slots = (*(slice(slot, slot + 1) for slot in (ACTION, OUTCOME, DIRECTION)), slice(FIRST_CELL, None))

@@ -164,9 +164,9 @@ class WorldNetwork(nn.Module):
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None = None,
         *,
-        cache_only: bool = False,
+        keep: int | None = None,
     ) -> torch.Tensor:
-        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``); no use if made for the cache only."""
+        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``), or of their last ``keep`` tokens."""
         embedded, positions = self.embed(tokens)
         fast = self.bf16_inference and not torch.is_grad_enabled()
         with torch.autocast(
@@ -177,7 +177,7 @@ class WorldNetwork(nn.Module):
                 attention_mask=attention_mask,
                 position_ids=positions,
                 past_key_values=past_key_values,
-                cache_only=cache_only,
+                keep=keep,
             ).last_hidden_state.float()
 
     def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

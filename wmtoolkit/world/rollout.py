@@ -287,7 +287,7 @@ class RolloutState:
         tokens = joined(context, tokens)
         cache = BlockCache()
         device = self._network.device
-        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, cache_only=True)
+        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
         cache.writing = False
         self._cache, self._cached = cache, tokens.valid
         return cache, tokens.valid
