@@ -9,7 +9,7 @@ import torch
 from tests.conftest import random_episode
 from wmtoolkit import Trajectory
 from wmtoolkit.llada2 import LLaDA2MoeConfig
-from wmtoolkit.training.batches import draw_batch
+from wmtoolkit.training.batches import draw_batch, starts
 from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.training.loop import make_optimizers, make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
@@ -77,6 +77,24 @@ def test_events_are_what_was_handled_or_tried_on_an_object() -> None:
         kinds |= {(name, front, changed)} if handled else set()
     assert len(np.unique(np.diff(frames.event_chances, prepend=0).round(12))) <= len(kinds)
     assert {changed for _, _, changed in kinds} == {True, False}
+
+
+def test_near_misses_face_something_and_end_nothing(frames: windows.Frames) -> None:
+    near = frames.near_misses
+    assert 0 < len(near) < len(frames.images)
+    front = frames.images[near][:, *grid.FRONT_CELL, 0]
+    assert np.isin(front, (*grid.PORTABLE, grid.DOOR)).all()
+    assert (np.asarray(frames.outcomes)[near] == Outcome.CONTINUE).all()
+    sampler = replace(make_sampler(load_config("tiny")), near_share=0.5, ending_share=0.0, event_share=0.0)
+    rng = np.random.default_rng(0)
+    held = []
+    for share in (0.0, 0.5):
+        episode, start = starts(frames, replace(sampler, near_share=share), 4000, 2, rng)
+        begin = frames.offsets[episode] + start
+        last = frames.offsets[episode + 1] - 1
+        supervised = [np.isin(np.minimum(begin + step, last), near) for step in (1, 2)]
+        held.append(np.mean(supervised[0] | supervised[1]))
+    assert held[1] > 0.49 + 0.4 * held[0]
 
 
 def test_padding_and_what_is_visible_are_not_supervised(frames: windows.Frames) -> None:

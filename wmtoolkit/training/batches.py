@@ -24,6 +24,7 @@ class Sampler:
         batch_size: windows in a block-causal batch; under full attention as many as hold about as many tokens.
         ending_share: share of windows placed so that they hold an episode's end, at a uniform place in the window.
         event_share: the same for pick-ups, drops and toggles, and for attempts at something in front.
+        near_share: the same for steps after which an object or a door is in front and nothing ends.
         full_share: share of batches with full attention (any-order infilling) instead of block-causal.
         mixture: share of each masking strategy in block-causal batches.
         full_mixture: the same under full attention.
@@ -41,6 +42,7 @@ class Sampler:
     behaviour_dropout: float = 0.1
     mission_share: float = 0.3
     event_share: float = 0.0
+    near_share: float = 0.0
     swap_share: float = 0.0
     largest_ratio: float = 1.0
 
@@ -146,10 +148,18 @@ def starts(
         chosen = draw < sampler.ending_share
         episode = np.where(chosen, rng.choice(frames.ended, size), episode)
         start = np.where(chosen, np.maximum(-1, lengths[episode] - 1 - back), start)
-    if len(frames.events):
-        chosen = draw > 1 - sampler.event_share
-        event = frames.events[np.searchsorted(frames.event_chances, rng.random(size), side="right")]
-        owner = np.searchsorted(frames.offsets, event, side="right") - 1
+
+    def place(chosen: np.ndarray, frame: np.ndarray, chances: np.ndarray) -> None:
+        """Let the chosen windows hold one of some frames, drawn by cumulative chances."""
+        nonlocal episode, start
+        frame = frame[np.searchsorted(chances, rng.random(size), side="right")]
+        owner = np.searchsorted(frames.offsets, frame, side="right") - 1
         episode = np.where(chosen, owner, episode)
-        start = np.where(chosen, np.maximum(-1, event - frames.offsets[owner] - back), start)
+        start = np.where(chosen, np.maximum(-1, frame - frames.offsets[owner] - back), start)
+
+    below = 1 - sampler.event_share
+    if len(frames.events):
+        place(draw > below, frames.events, frames.event_chances)
+    if sampler.near_share and len(frames.near_misses):
+        place((draw <= below) & (draw > below - sampler.near_share), frames.near_misses, frames.near_miss_chances)
     return episode, start

@@ -90,6 +90,7 @@ class MaskingConfig:
         full_share: share of batches with full attention.
         ending_share: share of windows that hold an episode's end.
         event_share: share of windows that hold a pick-up, drop or toggle, or an attempt at something in front.
+        near_share: share of windows that hold a step after which an object or a door is in front and nothing ends.
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.
@@ -122,6 +123,7 @@ class MaskingConfig:
     full_share: float = 0.15
     ending_share: float = 0.25
     event_share: float = 0.25
+    near_share: float = 0.0
     mission_share: float = 0.3
     swap_share: float = 0.2
     behaviour_dropout: float = 0.1
@@ -149,6 +151,7 @@ class MaskingConfig:
             "full_share",
             "ending_share",
             "event_share",
+            "near_share",
             "mission_share",
             "swap_share",
             "behaviour_dropout",
@@ -156,8 +159,8 @@ class MaskingConfig:
         for name in (*shares_of_all, "first_ratio", "curriculum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")
-        if self.ending_share + self.event_share > 1:
-            raise UserError("masking.ending_share and masking.event_share are together more than 1")
+        if self.ending_share + self.event_share + self.near_share > 1:
+            raise UserError("masking.ending_share, event_share and near_share are together more than 1")
 
 
 @dataclass(frozen=True)

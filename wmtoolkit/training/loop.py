@@ -239,6 +239,7 @@ def make_sampler(config: Config, step: int = 0) -> Sampler:
         behaviour_dropout=masking.behaviour_dropout,
         mission_share=masking.mission_share,
         event_share=masking.event_share,
+        near_share=masking.near_share,
         swap_share=masking.swap_share,
     )
 

@@ -95,6 +95,21 @@ class Frames:
         return near[0] | near[1]
 
     @cached_property
+    def near_misses(self) -> np.ndarray:
+        """Frames in which the agent faces an object or a door and that ended nothing; int64."""
+        facing = np.isin(self.images[:, *grid.FRONT_CELL, 0], (*grid.PORTABLE, grid.DOOR))
+        return np.flatnonzero(facing & (np.asarray(self.outcomes) == Outcome.CONTINUE))
+
+    @cached_property
+    def near_miss_chances(self) -> np.ndarray:
+        """Cumulative chance of each near miss if those of all levels, but for their ``weights``, are alike; float64."""
+        owner = np.searchsorted(self.offsets, self.near_misses, side="right") - 1
+        level = np.unique(self.levels[owner], return_inverse=True)[1]
+        share = 1 / np.bincount(level)[level]
+        share = share if self.weights is None else share * self.weights[owner]
+        return np.cumsum(share) / share.sum()
+
+    @cached_property
     def event_chances(self) -> np.ndarray:
         """Cumulative chance of each event if all kinds (an action on an object, with or without effect) are alike;
         float64."""
