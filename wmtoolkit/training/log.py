@@ -58,6 +58,12 @@ class Log:
         self.accelerator.log(values, step=step)
 
     def close(self) -> None:
+        """End the training; the caller has let go of what ``accelerator.prepare`` wrapped.
+
+        A wrapper that outlives the process group is the last to hold it, and then destroys it under Python's lock, which
+        the group's own thread may be waiting for to let go of its last tensors: the process would never exit.
+        """
+        self.accelerator.free_memory()
         self.accelerator.end_training()
         if self.accelerator.is_main_process:
             self.file.close()

@@ -172,11 +172,13 @@ def train(
                 if accelerator.reduce(torch.tensor(float(not patient)), "max").item() > 0:
                     break
             if stop and done < steps:
+                del wrapped
                 log.close()
                 raise KeyboardInterrupt(
                     f"interrupted at step {done} of {steps}, which is saved; go on with: "
                     f"wmtool train --resume --out {out}"
                 )
+    del wrapped
     log.close()
     return {
         "step": done,
