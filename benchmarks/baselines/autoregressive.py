@@ -51,8 +51,8 @@ def sequences(window: windows.Window, network: WorldNetwork) -> Sequence:
     """Lay windows out from left to right."""
     pose = (window.position, window.heading, None) if network.world.egomotion else None
     frames = placed_frames(window.ids, window.time, pose, window.valid, _expected_next(window, network))
-    tokens = joined(window.context, frames)
-    context = window.context.length
+    before = window.context(network.world)
+    tokens, context = joined(before, frames), before.length
     order = np.maximum(np.arange(tokens.length) - context, -1)
     causal = order[:, None] >= order[None, :]
     return Sequence(tokens, context, (causal & tokens.valid[:, None, :])[:, None], window.ids, window.valid)
@@ -129,7 +129,7 @@ def policy(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) ->
     parts = []
     for low in range(0, len(target), _CHUNK):
         window = _pair(network, frames, target[low : low + _CHUNK])
-        window.context.ids[:, BEHAVIOUR] = _TOKENIZER.behaviours.start + BOT
+        window.mission.ids[:, BEHAVIOUR] = _TOKENIZER.behaviours.start + BOT
         hidden, _, _ = _read(network, window)
         parts.append(_choices(network, hidden, ACTION).exp().numpy(force=True))
     return np.concatenate(parts)
@@ -165,7 +165,7 @@ def _pair(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> 
     episode = np.searchsorted(frames.offsets, target, side="right") - 1
     step = target - frames.offsets[episode] - 1
     window = windows.cut(frames, episode, step, 2, network.world)
-    window.context.ids[:, BEHAVIOUR] = _TOKENIZER.mask
+    window.mission.ids[:, BEHAVIOUR] = _TOKENIZER.mask
     return _reckoned(window)
 
 

@@ -57,7 +57,7 @@ def fit_autoregressive(config: Config, frames: windows.Frames) -> WorldNetwork:
         rng = np.random.default_rng((config.training.seed, step))
         episode, start = starts(frames, sampler, sampler.batch_size, count - 1, rng)
         window = windows.cut(frames, episode, start, count, config.world)
-        window.context.ids[rng.random(len(episode)) < ANONYMOUS, BEHAVIOUR] = WorldTokenizer.mask
+        window.mission.ids[rng.random(len(episode)) < ANONYMOUS, BEHAVIOUR] = WorldTokenizer.mask
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
             return next_token_loss(network, window, frames.behaviours[episode] == BOT, config.loss)
 

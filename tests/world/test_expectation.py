@@ -108,7 +108,7 @@ def test_rollouts_and_windows_expect_the_same(frames: windows.Frames) -> None:
     histories, actions = [item.prefix(11) for item in episodes], [int(item.actions[11]) for item in episodes]
     state = network.rollout_state(histories).step(actions)
     window = windows.cut(windows.Frames.from_trajectories(episodes), np.arange(3), np.full(3, 11), 2, WORLD)
-    window.context.ids[:, 0] = _TOKENIZER.behaviours.start
+    window.mission.ids[:, 0] = _TOKENIZER.behaviours.start
     batch = block_causal_batch(window, masks.only("forward", (3, 1)), np.zeros((3, 2), bool), WORLD)
     with torch.inference_mode():
         hidden = network.network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))

@@ -166,7 +166,7 @@ def test_who_acts_is_known_to_the_policy_alone(world_model: AnyOrderWorldModel, 
     states = []
     for behaviour in ("bot", "random"):
         window = windows.cut(frames, episode, start, 2, world_model.network.world)
-        window.context.ids[:, BEHAVIOUR] = world_model.tokenizer.mission_block("", behaviour)[BEHAVIOUR]
+        window.mission.ids[:, BEHAVIOUR] = world_model.tokenizer.mission_block("", behaviour)[BEHAVIOUR]
         states.append(_hidden_states(world_model, window, drawn))
     torch.testing.assert_close(states[0][:, :BLOCK], states[1][:, :BLOCK], rtol=0, atol=0)
     assert (states[0][:, BLOCK:] != states[1][:, BLOCK:]).any()

@@ -143,7 +143,7 @@ def test_a_text_network_computes_what_llada2_computes_on_its_ids(tiny: dict, epi
         drawn = masks.draw({"cell": 1.0}, (3, 2), np.random.default_rng(0))
         batch = block_causal_batch(window, drawn, np.zeros((3, 3), bool), world)
         ids = batch.tokens.ids if not isinstance(world, TextWorldConfig) else world.text.rows[batch.tokens.ids]
-        length, stride = window.mission_length, world.block_length
+        length, stride = window.mission.length, world.block_length
         clean = [np.arange(BLOCK) + stride * block for block in (1, 2)]
         noisy = [np.arange(BLOCK) + stride * block for block in (2, 3)]
         positions = np.concatenate([np.arange(length), *clean, *noisy, [2 * stride], [3 * stride]])

@@ -22,6 +22,7 @@ from wmtoolkit.llada2.released import RELEASED
 from wmtoolkit.llada2.scale import count_parameters
 from wmtoolkit.progress import progress
 from wmtoolkit.world import checkpoint as world_checkpoint
+from wmtoolkit.world.config import BEYOND_LLADA2
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, world_config
 
 TASK = "train_any_order_babyai.py"
@@ -161,7 +162,7 @@ def _check_checkpoint(folder: Path) -> tuple[TextVocabulary, str, dict[str, Any]
         raise UserError(f"{folder / 'world.json'}: {error}") from error
     if not isinstance(world, TextWorldConfig):
         raise UserError(f"{folder} is a world model with a vocabulary of its own; dFactory trains a grown text LLaDA2")
-    features = [n for n in ("slot_features", "action_features", "axes", "egomotion") if getattr(world, n)]
+    features = [name for name in BEYOND_LLADA2 if getattr(world, name)]
     if features:
         raise UserError(f"{folder} was trained with world.{features[0]}, which dFactory's LLaDA2 does not have")
     if world.text.size != checkpoint.config.vocab_size:

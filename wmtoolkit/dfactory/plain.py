@@ -1,7 +1,8 @@
 """A world model as a plain LLaDA2: what any program that reads LLaDA2 can load.
 
 Composed tables are written out as ``word_embeddings`` and ``lm_head``. What is no part of a LLaDA2 cannot be: learned
-features of slots and of the step's action, the flag of a lost pose, and rotary positions on time and place.
+features of slots and of the step's action, the flag of a lost pose, what memory expects, and rotary positions on time
+and place.
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.llada2.convert import check_new
 from wmtoolkit.llada2.layouts import Layout
 from wmtoolkit.world import checkpoint
-from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.config import BEYOND_LLADA2, WorldConfig
 from wmtoolkit.world.tokenizer import BLOCK, WorldTokenizer
 from wmtoolkit.world.vocabulary import TextWorldConfig
-
-_BEYOND = ("slot_features", "action_features", "axes", "egomotion")
-"""Options of the front-end that a plain LLaDA2 does not have."""
 
 
 def export_plain(
@@ -46,7 +44,7 @@ def export_plain(
     check_new(out, "--out")
     network, _ = checkpoint.load(source)
     world = network.world
-    dropped = [name for name in _BEYOND if getattr(world, name)]
+    dropped = [name for name in BEYOND_LLADA2 if getattr(world, name)]
     if dropped and not drop_front_end:
         raise UserError(
             f"{source} uses {', '.join(f'world.{name}' for name in dropped)}, which a plain LLaDA2 does not have; "

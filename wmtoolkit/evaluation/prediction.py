@@ -13,7 +13,9 @@ from wmtoolkit.evaluation.prior import CellPrior
 from wmtoolkit.evaluation.transitions import NAMES, Transitions, all_steps
 from wmtoolkit.world import geometry, grid, masks, windows
 from wmtoolkit.world.batching import block_causal_batch
+from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.decoding import block_log_probs
+from wmtoolkit.world.expectation import CELL_IDS
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
@@ -21,6 +23,7 @@ from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 _TOKENIZER = WorldTokenizer()
 CHUNK = 64
 """Windows in one forward pass."""
+_EMPTY = int(_TOKENIZER.cell_ids(np.array([grid.EMPTY, 0, 0])))
 BOT = BEHAVIOURS.index("bot")
 LONG_AGO = (5, 30)
 """Steps since a cell was last seen that count as remembered."""
@@ -50,7 +53,7 @@ class StepPredictions:
 
 def asked_as_bot(window: windows.Window) -> windows.Window:
     """A rollout never knows who acted: it asks as if the bot did. The window is changed in place."""
-    window.context.ids[:, BEHAVIOUR] = _TOKENIZER.behaviours.start + BOT
+    window.mission.ids[:, BEHAVIOUR] = _TOKENIZER.behaviours.start + BOT
     return window
 
 
@@ -129,8 +132,18 @@ def dead_reckoned_map(steps: Transitions) -> StepPredictions:
 
 def map_in_sight(steps: Transitions) -> StepPredictions:
     """Baseline: no learning, only the prior knowledge of the ``expectation`` option: the dead-reckoned map, cut by
-    MiniGrid's rule of sight."""
-    return replace(dead_reckoned_map(steps), cells=steps.expected)
+    MiniGrid's rule of sight, and what is carried at the agent's own place."""
+    cells, world = np.zeros_like(steps.cells), WorldConfig(expectation=True)
+    for low in range(0, len(steps), CHUNK):
+        part = slice(low, low + CHUNK)
+        window = windows.cut(steps.frames, steps.episode[part], steps.step[part], 2, world)
+        batch = block_causal_batch(
+            window, masks.only("forward", (len(window.ids), 1)), np.zeros((len(window.ids), 2), bool), world
+        )
+        codes = batch.tokens.expected[:, batch.first + FIRST_CELL : batch.first + BLOCK]
+        said = (codes - 1) % CELL_IDS + _TOKENIZER.cells.start
+        cells[part] = np.where(said == _TOKENIZER.masked_cell, _EMPTY, said)
+    return replace(dead_reckoned_map(steps), cells=cells)
 
 
 def _heading_before(steps: Transitions) -> np.ndarray:

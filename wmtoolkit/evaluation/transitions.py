@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wmtoolkit.data.events import EVENTS, step_events
-from wmtoolkit.world import geometry, grid, masks, windows
-from wmtoolkit.world.expectation import CELL_IDS, expected_view
-from wmtoolkit.world.tokenizer import FIRST_CELL, WorldTokenizer
+from wmtoolkit.world import geometry, grid, windows
+from wmtoolkit.world.tokenizer import WorldTokenizer
 from wmtoolkit.world.trajectory import Outcome
 
 _TOKENIZER = WorldTokenizer()
@@ -39,8 +38,6 @@ class Transitions:
         events: (N,) index into ``NAMES``.
         before: (N, 49) ids of o_t in the same place of the view (copy-last-frame).
         remembered: (N, 49) ids last seen at the same place in the world, "empty" where nothing was.
-        expected: (N, 49) ids of the same as far as MiniGrid's rule of sight shows it, and "unseen" elsewhere; what the
-            agent carried at its own place (``world.expectation``).
         age: (N, 49) how many steps ago that was; -1 where nothing was.
         known: (N, 49) bool, the place in the world was seen in o_0..o_t.
         revealed: (N, 49) bool, seen in o_{t+1} for the first time.
@@ -57,7 +54,6 @@ class Transitions:
     events: np.ndarray
     before: np.ndarray
     remembered: np.ndarray
-    expected: np.ndarray
     age: np.ndarray
     known: np.ndarray
     revealed: np.ndarray
@@ -104,24 +100,13 @@ def transitions(frames: windows.Frames, target: np.ndarray) -> Transitions:
     headings = np.asarray(frames.directions[target], dtype=np.int64)
     images = np.asarray(frames.images[target])
     cells = _TOKENIZER.cell_ids(images).reshape(-1, grid.CELLS)
-    position = frames.positions[target].astype(np.int64)
-    world = geometry.world_cells(position, headings).reshape(-1, grid.CELLS, 2)
+    world = geometry.world_cells(frames.positions[target], headings).reshape(-1, grid.CELLS, 2)
     empty = _TOKENIZER.cell_ids(np.array([grid.EMPTY, 0, 0]))
-    remembered, times, expected = np.zeros((3, *cells.shape), np.int64)
-    blocks, past = (
-        _TOKENIZER.step_blocks(
-            np.asarray(frames.images[index]), frames.directions[index], frames.actions[index], frames.outcomes[index]
-        )
-        for index in (target, target - 1)
-    )
-    hidden = masks.hide(blocks, masks.only("forward", target.shape))
-    sure = np.ones(len(target), bool)
+    remembered, times = np.zeros((2, *cells.shape), np.int64)
     for low in range(0, len(target), _CHUNK):
         part = slice(low, low + _CHUNK)
         seen = windows.last_seen(frames, episode[part], step[part])
         remembered[part], times[part] = seen.look_up(world[part])
-        codes = expected_view(seen, past[part], hidden[part], position[part], headings[part], sure[part])
-        expected[part] = (codes[:, FIRST_CELL:] - 1) % CELL_IDS + _TOKENIZER.cells.start
     known = times >= 0
     visible = images[..., 0].reshape(-1, grid.CELLS) != grid.UNSEEN
     return Transitions(
@@ -135,7 +120,6 @@ def transitions(frames: windows.Frames, target: np.ndarray) -> Transitions:
         events=events(frames, target),
         before=_TOKENIZER.cell_ids(np.asarray(frames.images[target - 1])).reshape(-1, grid.CELLS),
         remembered=np.where(known, remembered, empty),
-        expected=np.where(expected == _TOKENIZER.masked_cell, empty, expected),
         # Frame i has time i + 1, so the target's time is step + 2.
         age=np.where(known, step[:, None] + 2 - times, -1),
         known=known,

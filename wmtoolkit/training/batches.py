@@ -67,7 +67,7 @@ def draw_batch(
     ends = _ends(window)
     window.ids[swapped, ends.last[swapped], OUTCOME] = _TOKENIZER.outcomes.start + Outcome.CONTINUE
     hidden = rng.random(size) < sampler.behaviour_dropout
-    window.context.ids[hidden, BEHAVIOUR] = _TOKENIZER.mask
+    window.mission.ids[hidden, BEHAVIOUR] = _TOKENIZER.mask
     bot = (frames.behaviours[episode] == BEHAVIOURS.index("bot")) & ~swapped  # for that mission nobody acted
     bot = np.repeat(bot[:, None], count, axis=1)
     if not full:
@@ -121,7 +121,7 @@ def _swap_missions(
 
 def _hide_words(window: windows.Window, share: float, rng: np.random.Generator) -> np.ndarray:
     """Hide words of a share of the missions, each with one uniform ratio; returns their ids, -1 elsewhere."""
-    words = window.context.ids[:, : window.mission_length]
+    words = window.mission.ids
     is_word = np.isin(words, np.array(_TOKENIZER.words))
     ratio = rng.random((len(words), 1)) * (rng.random((len(words), 1)) < share)
     hidden = is_word & (rng.random(words.shape) < ratio)

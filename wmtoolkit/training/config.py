@@ -168,8 +168,7 @@ class LossConfig:
     """Weights of the kinds of token in the loss; see ``objective.weigh``.
 
     Attributes:
-        changed: factor for cells that an action changed or could have (needs ``world.expectation``): they are few, and
-            copying what memory expects is learnt first.
+        changed: factor for cells that an action changed or could have (needs ``world.expectation``): they are few.
     """
 
     action: float = 10.0

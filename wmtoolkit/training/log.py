@@ -60,8 +60,8 @@ class Log:
     def close(self) -> None:
         """End the training; the caller has let go of what ``accelerator.prepare`` wrapped.
 
-        A wrapper that outlives the process group is the last to hold it, and then destroys it under Python's lock, which
-        the group's own thread may be waiting for to let go of its last tensors: the process would never exit.
+        A wrapper that outlives the process group is the last to hold it, and destroys it under Python's lock, for which
+        the group's own thread may be waiting to let go of its last tensors: the process would never exit.
         """
         self.accelerator.free_memory()
         self.accelerator.end_training()

@@ -63,8 +63,8 @@ def weigh(batch: Batch, config: LossConfig) -> Weights:
 
     Actions count ``other_behaviour`` times as much when they ask for the policy and it was not the bot that acted;
     an outcome asked with all else visible counts ``outcome_alone`` times as much, and a cell that an action changed, or
-    could have, ``changed`` times. With ``likelihood``, a block counts
-    L/l when l of its L tokens are hidden, which makes the loss of uniformly drawn masks a bound on -log p.
+    could have, ``changed`` times. With ``likelihood``, a block counts L/l when l of its L tokens are hidden, which
+    makes the loss of uniformly drawn masks a bound on -log p.
     """
     hidden = batch.masks.targets & batch.valid[..., None]
     policy = batch.masks.strategy == masks.NAMES.index("policy")

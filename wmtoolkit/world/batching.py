@@ -69,7 +69,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     """
     past, future = slice(0, -1), slice(1, None)
     given = masks.hide(window.ids[:, future], drawn)
-    clean_pose = noisy_pose = None
+    clean_pose = noisy_pose = expected = None
     before: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if world.egomotion:
         # A frame without a past is reckoned from the origin; its own heading must not give itself away.
@@ -84,25 +84,25 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         )
         before = (position, heading)
         clean_pose = (position, heading, None)
+        if world.expectation and window.seen is not None:
+            shown = (window.ids, window.position, window.heading, window.time, window.valid)
+            expected = _expected(window.seen, given, noisy_pose, tuple(part[:, past] for part in shown), lag=0)
     time, valid = window.time[:, future], window.valid[:, future]
-    expected = None
-    if world.expectation and noisy_pose is not None and window.seen is not None:
-        shown = (window.ids, window.position, window.heading, window.time, window.valid)
-        expected = _expected(window.seen, given, noisy_pose, tuple(part[:, past] for part in shown), lag=0)
+    context = window.context(world)
     clean = placed_frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
     noisy = placed_frames(given, time, noisy_pose, valid, expected)
     actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
     allowed = windows.attention(
-        (window.context, np.full(window.context.length, -1), windows.context_copy(window.context)),
+        (context, np.full(context.length, -1), windows.context_copy(context)),
         (clean, np.repeat(order, BLOCK), 0),
         (noisy, np.repeat(order + 1, BLOCK), windows.MASKED),
         (actions, order + 1, windows.LONE_ACTION),
     )
     return Batch(
-        tokens=joined(window.context, clean, noisy, actions),
+        tokens=joined(context, clean, noisy, actions),
         attention=allowed,
-        first=window.context.length + clean.length,
+        first=context.length + clean.length,
         given=given,
         target=window.ids[:, future],
         masks=drawn,
@@ -119,12 +119,9 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
     pose = expected = None
     if world.egomotion:
         pose = reckoned_poses(given, window.position[:, 0], window.heading[:, 0])
-    context = window.context
-    if window.seen is not None:  # cells of the first frame that are hidden are remembered as well as may be
-        mission = context.part(slice(window.mission_length))
-        context = joined(mission, windows.remembered(window, given[:, 0], world))
-    if world.expectation and pose is not None and window.seen is not None:
-        expected = expected_frames(window.seen, given, window.time, pose, window.valid)
+        if world.expectation and window.seen is not None:
+            expected = expected_frames(window.seen, given, window.time, pose, window.valid)
+    context = window.context(world, given[:, 0])
     frames = placed_frames(given, window.time, pose, window.valid, expected)
     tokens = joined(context, frames)
     return Batch(

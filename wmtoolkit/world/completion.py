@@ -24,8 +24,9 @@ from wmtoolkit.world.tokenizer import (
     Visibility,
     WorldTokenizer,
 )
-from wmtoolkit.world.tokens import Tokens, joined, memory_tokens, mission_tokens
+from wmtoolkit.world.tokens import joined, mission_tokens
 from wmtoolkit.world.trajectory import Outcome, Trajectory
+from wmtoolkit.world.windows import remembered
 
 _TOKENIZER = WorldTokenizer()
 
@@ -139,16 +140,16 @@ def fill_window(
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
     time = starts[:, None] + np.arange(size) + 1
-    seen, memory = _remembered(network, lanes, starts, ids, position, heading)
+    seen = _seen_before(lanes, starts) if network.world.memory else None
+    memory = None if seen is None else remembered(seen, ids[:, 0], position, heading, time[:, 0], network.world.memory)
     log_probs = np.zeros((len(lanes), 1 + size, BLOCK), np.float32)
     generators = generator
     if generator is not None and not isinstance(generator, torch.Generator):
         generators = [generator[lane.number] for lane in lanes]
 
     for round_ in range(steps):
-        masked = np.concatenate(
-            [_TOKENIZER.is_masked(mission)[:, None], _TOKENIZER.is_masked(ids) & valid[..., None]], axis=1
-        )
+        masked = _TOKENIZER.is_masked(np.concatenate([mission[:, None], ids], axis=1))
+        masked[:, 1:] &= valid[..., None]
         if not masked.any():
             break
         words = mission_tokens(network.world.spelled(mission))
@@ -195,24 +196,13 @@ def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[i
     return [(first, part.reshape(lanes, -1, *part.shape[1:])) for first, part in scored]
 
 
-def _remembered(
-    network: WorldNetwork,
-    lanes: list[Lane],
-    starts: np.ndarray,
-    ids: np.ndarray,
-    position: np.ndarray,
-    heading: np.ndarray,
-) -> tuple[geometry.LastSeen | None, Tokens | None]:
-    """What was seen before the windows, and as tokens that of it which their first frames do not show."""
-    if not network.world.memory:
-        return None, None
+def _seen_before(lanes: list[Lane], starts: np.ndarray) -> geometry.LastSeen:
+    """What was seen before the frames ``starts`` (B,) of the lanes."""
     seen = geometry.LastSeen.empty(len(lanes))
     for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):
         past = np.arange(start)
         note_blocks(seen, past * 0 + row, lane.ids[1 + past], lane.position[past], lane.heading[past], past + 1)
-    shown = seen.copy()
-    note_blocks(shown, np.arange(len(lanes)), ids[:, 0], position, heading, starts + 1)
-    return seen, memory_tokens(*shown.recall(position, heading, starts + 1, network.world.memory))
+    return seen
 
 
 def _note_marginals(

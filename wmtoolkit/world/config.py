@@ -8,6 +8,9 @@ import numpy as np
 
 from wmtoolkit.world.tokenizer import BLOCK
 
+BEYOND_LLADA2 = ("slot_features", "action_features", "axes", "egomotion", "expectation")
+"""Options that put something before the network which a plain LLaDA2 does not have."""
+
 
 @dataclass(frozen=True)
 class WorldConfig:

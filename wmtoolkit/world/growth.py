@@ -18,6 +18,7 @@ from wmtoolkit.llada2.convert import check_new, write_checkpoint
 from wmtoolkit.llada2.safetensors_files import TensorToWrite
 from wmtoolkit.world import grid
 from wmtoolkit.world.checkpoint import FORMAT
+from wmtoolkit.world.config import BEYOND_LLADA2
 from wmtoolkit.world.tokenizer import BLOCK, WorldTokenizer
 from wmtoolkit.world.trajectory import mission_words
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, describing_words
@@ -68,7 +69,7 @@ def grow(
         else TensorToWrite(key, stored.dtype, stored.shape, stored.read())
         for key, stored in checkpoint.tensors.items()
     ]
-    plain = dict.fromkeys(("compositional", "slot_features", "action_features", "axes", "egomotion"), False)
+    plain = dict.fromkeys(("compositional", *BEYOND_LLADA2), False)
     world = TextWorldConfig(**plain, memory=0, text=vocabulary)
     document = {"format": FORMAT, "vocabulary": WorldTokenizer().fingerprint, "world": asdict(world)}
     written = write_checkpoint(

@@ -71,10 +71,6 @@ class Tokens:
             for field in fields(self)
         }
 
-    def part(self, place: slice) -> Tokens:
-        """Some of each sequence's tokens."""
-        return Tokens(*(getattr(self, field.name)[:, place] for field in fields(self)))
-
 
 def joined(*parts: Tokens) -> Tokens:
     """Sequences laid end to end."""

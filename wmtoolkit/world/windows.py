@@ -175,8 +175,7 @@ class Window:
     """B windows of n frames, with what comes before them.
 
     Attributes:
-        context: mission and memory as tokens; mission_length: how many of them are the mission's. Memory holds what
-            was seen earlier and the first frame does not show.
+        mission: as tokens.
         ids: (B, n, 52) clean blocks.
         time, heading: (B, n); position: (B, n, 2).
         valid: (B, n) bool, False before an episode's start and after its end.
@@ -184,8 +183,7 @@ class Window:
         seen: what was seen before the first frame; None without memory.
     """
 
-    context: Tokens
-    mission_length: int
+    mission: Tokens
     ids: np.ndarray
     time: np.ndarray
     position: np.ndarray
@@ -193,7 +191,19 @@ class Window:
     valid: np.ndarray
     episode: np.ndarray
     frame: np.ndarray
-    seen: geometry.LastSeen | None = None
+    seen: geometry.LastSeen | None
+
+    def context(self, world: WorldConfig, first: np.ndarray | None = None) -> Tokens:
+        """Mission, and memory of what was seen before and the first frames do not show.
+
+        Args:
+            first: (B, 52) the first frames, if not without masks.
+        """
+        if self.seen is None:
+            return self.mission
+        position, heading, time = self.position[:, 0], self.heading[:, 0], self.time[:, 0]
+        first = self.ids[:, 0] if first is None else first
+        return joined(self.mission, remembered(self.seen, first, position, heading, time, world.memory))
 
 
 def cut(
@@ -219,10 +229,8 @@ def cut(
     )
     words = (frames.missions[episode] if missions is None else missions).astype(np.int64)
     spelled = world.spelled(words)
-    context = mission_tokens(spelled, frames.mission_length if spelled is words else None)
-    window = Window(
-        context=context,
-        mission_length=context.length,
+    return Window(
+        mission=mission_tokens(spelled, frames.mission_length if spelled is words else None),
         ids=ids,
         time=np.where(valid, local + 1, 0),
         position=frames.positions[index].astype(np.int64),
@@ -230,25 +238,27 @@ def cut(
         valid=valid,
         episode=episode,
         frame=index,
+        seen=last_seen(frames, episode, start - 1) if world.memory else None,
     )
-    if world.memory:
-        window.seen = last_seen(frames, episode, start - 1)
-        window.context = joined(context, remembered(window, window.ids[:, 0], world))
-    return window
 
 
-def remembered(window: Window, first: np.ndarray, world: WorldConfig) -> Tokens:
-    """Memory of what was seen before windows and their first frames do not show.
+def remembered(
+    seen: geometry.LastSeen,
+    first: np.ndarray,
+    position: np.ndarray,
+    heading: np.ndarray,
+    time: np.ndarray,
+    count: int,
+) -> Tokens:
+    """Memory as tokens: ``count`` of the sightings that frames, perhaps with masks, do not show themselves.
 
     Args:
-        first: (B, 52) the first frames, perhaps with masks.
+        seen: sightings before these frames, B lanes.
+        first, position, heading: (B, 52), (B, 2), (B,) the frames; time: (B,), 0 where there is none.
     """
-    assert window.seen is not None
-    seen = window.seen.copy()
-    lane = np.flatnonzero(window.valid[:, 0])
-    position, heading, time = window.position[:, 0], window.heading[:, 0], window.time[:, 0]
+    seen, lane = seen.copy(), np.flatnonzero(time)
     note_blocks(seen, lane, first[lane], position[lane], heading[lane], time[lane])
-    return memory_tokens(*seen.recall(position, heading, time, world.memory))
+    return memory_tokens(*seen.recall(position, heading, time, count))
 
 
 def last_seen(frames: Frames, episode: np.ndarray, frame: np.ndarray) -> geometry.LastSeen:
