@@ -22,7 +22,7 @@ ALLOWED = {
     "benchmarks": {"llada2", "world", "data", "evaluation", "training", "envs", "agents"},
     "cli": {"llada2", "world", "data", "evaluation", "training", "dfactory", "envs", "agents", "benchmarks"},
 }
-EVERYWHERE = {"errors", "progress"}
+EVERYWHERE = {"errors", "interrupts", "progress"}
 
 
 def _imported(file: Path) -> set[str]:

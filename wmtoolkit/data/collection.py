@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from wmtoolkit.data import hdf5
@@ -24,6 +24,7 @@ from wmtoolkit.data.splits import SplitRule
 from wmtoolkit.data.store import EpisodeStore, StoreWriter
 from wmtoolkit.data.workers import MakeAgent, record_shards, shards
 from wmtoolkit.errors import UserError
+from wmtoolkit.interrupts import repeated_interrupts
 
 
 def collect(
@@ -115,8 +116,8 @@ def collect_plan(
             _prepare(work, plan, resume, overwrite)
             found = record_shards(work, plan, workers, make_agent)
             dataset_id = _dataset_id(name, path, plan)
-            with writing(path), contextlib.closing(found):
-                _assemble(found, path, plan, dataset_id, overwrite, command or _command_line())
+            with repeated_interrupts() as check, writing(path), contextlib.closing(found):
+                _assemble(found, check, path, plan, dataset_id, overwrite, command or _command_line())
             shutil.rmtree(work)
         except KeyboardInterrupt:
             done = len(list(work.glob("shard-*.npz")))
@@ -174,9 +175,18 @@ def _dataset_id(name: str | Path, path: Path, plan: CollectionPlan) -> str:
 
 
 def _assemble(
-    found: Iterator[Path], path: Path, plan: CollectionPlan, dataset_id: str, overwrite: bool, command: str
+    found: Iterator[Path],
+    check: Callable[[], None],
+    path: Path,
+    plan: CollectionPlan,
+    dataset_id: str,
+    overwrite: bool,
+    command: str,
 ) -> None:
-    """Turn the shards, as they come, into the dataset: HDF5 file, packed store, metadata and card."""
+    """Turn the shards, as they come, into the dataset: HDF5 file, packed store, metadata and card.
+
+    ``check`` is called with every shard.
+    """
     errors: Counter[str] = Counter()
     with whole_folder(path, overwrite=overwrite) as folder:
         (folder / "data").mkdir()
@@ -184,6 +194,7 @@ def _assemble(
         source = folder / "data" / hdf5.FILE_NAME
         with hdf5.EpisodeWriter(source) as writer, StoreWriter(folder / PACKED) as packed:
             for shard in found:
+                check()
                 trajectories, shard_errors = read_shard(shard)
                 errors.update(shard_errors)
                 for trajectory in trajectories:

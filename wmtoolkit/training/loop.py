@@ -23,6 +23,7 @@ from wmtoolkit.data import open_store
 from wmtoolkit.data.collection import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import git_commit, versions, write_json
+from wmtoolkit.interrupts import handling
 from wmtoolkit.progress import progress
 from wmtoolkit.training.batches import Sampler, draw_batch, full_size
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
@@ -356,14 +357,5 @@ def _interruptible() -> Iterator[Any]:
             raise KeyboardInterrupt("interrupted twice; the last checkpoint is intact")
         asked.append(number)
 
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            before[number] = signal.signal(number, ask)
-        except ValueError:  # not the main thread: interrupts are the caller's business
-            break
-    try:
+    with handling([signal.SIGINT, signal.SIGTERM], ask):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
