@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from wmtoolkit import AnyOrderWorldModel, Trajectory
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.world.config import WorldConfig
 
 TINY = {
     "hidden_size": 32,
@@ -40,7 +41,8 @@ def world_model() -> AnyOrderWorldModel:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return AnyOrderWorldModel.create(LLaDA2MoeConfig(**TINY, initializer_range=0.2))
+        world = WorldConfig(mission_features=True)
+        return AnyOrderWorldModel.create(LLaDA2MoeConfig(**TINY, initializer_range=0.2), world)
 
 
 @pytest.fixture(scope="session")

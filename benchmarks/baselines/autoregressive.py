@@ -7,7 +7,7 @@ column by column. One pass supervises every token of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from wmtoolkit.world import grid, masks, windows
 from wmtoolkit.world.batching import expected_frames, placed_frames
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
-from wmtoolkit.world.tokens import Tokens, joined, reckon
+from wmtoolkit.world.tokens import EACH, Tokens, joined, reckon
 from wmtoolkit.world.trajectory import BEHAVIOURS
 
 _TOKENIZER = WorldTokenizer()
@@ -213,7 +213,7 @@ def _tell(network: WorldNetwork, window: windows.Window, given: np.ndarray) -> t
             grown = np.concatenate([window.ids[:, :1], ids[:, None]], axis=1)
             frame = placed_frames(grown, window.time, pose, window.valid, expected)
             last = slice(BLOCK + slot, BLOCK + slot + 1)
-            own = Tokens(**{entry.name: getattr(frame, entry.name)[:, last] for entry in fields(Tokens)})
+            own = Tokens(**{name: getattr(frame, name)[:, last] for name in EACH}, words=window.mission.words)
             seen = np.concatenate([seen, own.valid], axis=1)
             mask = torch.as_tensor(seen, device=device)[:, None, None, :]
             hidden = network(own.tensors(device), mask, cache)[:, 0]

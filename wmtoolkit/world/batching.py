@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Batch:
 
         return replace(
             self,
-            tokens=Tokens(*(getattr(self.tokens, entry.name)[part] for entry in fields(Tokens))),
+            tokens=self.tokens.rows(part),
             attention=self.attention[part],
             given=self.given[part],
             target=self.target[part],

@@ -8,7 +8,7 @@ import numpy as np
 
 from wmtoolkit.world.tokenizer import BLOCK
 
-BEYOND_LLADA2 = ("slot_features", "action_features", "axes", "egomotion", "expectation")
+BEYOND_LLADA2 = ("slot_features", "action_features", "mission_features", "axes", "egomotion", "expectation")
 """Options that put something before the network which a plain LLaDA2 does not have."""
 
 
@@ -22,6 +22,9 @@ class WorldConfig:
             and state are predicted as if they did not depend on the object: half a ball, half a wall make a red wall.
         slot_features: a learned embedding for each slot of a block.
         action_features: the action of a step is added to every token of its block.
+        mission_features: the mission's words are added up, each times a learned row of its place, and that is added to
+            every token of a frame. What the mission means for an outcome is then learnt within hundreds of steps;
+            where it must be attended to, within many thousands.
         axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
@@ -36,6 +39,7 @@ class WorldConfig:
     residual: bool = True
     slot_features: bool = True
     action_features: bool = True
+    mission_features: bool = False
     axes: bool = True
     egomotion: bool = True
     expectation: bool = False

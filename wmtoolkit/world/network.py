@@ -69,6 +69,8 @@ class WorldNetwork(nn.Module):
             self.slot_rows = rows(SLOTS)
         if world.action_features:
             self.action_rows = rows(ACTION_FEATURES)
+        if world.mission_features:
+            self.mission_rows, self.mission_places = rows(len(tokenizer.words)), nn.Parameter(torch.ones(BLOCK, width))
         if world.egomotion:
             self.lost_row = rows(1)
         if world.expectation:
@@ -149,6 +151,8 @@ class WorldNetwork(nn.Module):
             embedded = embedded + F.embedding(tokens["slot"], self.slot_rows)
         if self.world.action_features:
             embedded = embedded + F.embedding(tokens["action"], self.action_rows)
+        if self.world.mission_features:
+            embedded = embedded + (tokens["time"] > 0)[..., None] * self._mission(tokens["words"])
         if self.world.egomotion:
             embedded = embedded + (1 - tokens["known"])[..., None] * self.lost_row
         if self.world.expectation:
@@ -157,6 +161,13 @@ class WorldNetwork(nn.Module):
         if self.world.axes:
             return embedded, torch.stack([time, tokens["x"], tokens["y"]])
         return embedded, torch.where(time > 0, time * self.world.block_length + slot - BLOCK, slot)
+
+    def _mission(self, words: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H) sum of the visible words of mission blocks (B, 52)."""
+        index = words - self.tokenizer.words.start
+        named = (index >= 0) & (index < len(self.tokenizer.words))
+        rows = F.embedding(torch.where(named, index, 0), self.mission_rows) * self.mission_places
+        return (rows * named[..., None]).sum(1, keepdim=True)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -316,4 +317,5 @@ class RolloutState:
         valid[:, BEHAVIOUR] &= tokens.length == 1  # see windows.context_copy
         device = self._network.device
         mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
+        tokens = replace(tokens, words=self._mission)
         return self._network(tokens.tensors(device), mask, self._cache)

@@ -36,7 +36,7 @@ _TOKENIZER = WorldTokenizer()
 
 @dataclass
 class Tokens:
-    """B sequences of S tokens; every field is (B, S).
+    """B sequences of S tokens; every field but ``words`` is (B, S).
 
     Attributes:
         ids: int64 token ids.
@@ -47,6 +47,8 @@ class Tokens:
         known: bool, False where the way to the token's frame is hidden.
         expected: int64 code of what memory expects of a hidden cell (``expectation.CODES``), 0 for nothing.
         valid: bool, False for padding, which nothing attends to.
+        words: int64 (B, W) mission block, which every token of a frame may read (``mission_features``); None for tokens
+            that are to be joined to a mission.
     """
 
     ids: np.ndarray
@@ -58,6 +60,7 @@ class Tokens:
     known: np.ndarray
     expected: np.ndarray
     valid: np.ndarray
+    words: np.ndarray | None = None
 
     @property
     def length(self) -> int:
@@ -65,16 +68,27 @@ class Tokens:
         return self.ids.shape[1]
 
     def tensors(self, device: torch.device | str) -> dict[str, torch.Tensor]:
-        """The fields as long tensors on a device."""
-        return {
-            field.name: torch.from_numpy(getattr(self, field.name).astype(np.int64)).to(device)
-            for field in fields(self)
-        }
+        """The fields as long tensors on a device; missions as blocks of one width, so that lanes add up alike."""
+        arrays = {name: getattr(self, name) for name in EACH}
+        if self.words is not None:
+            wider = ((0, 0), (0, max(0, BLOCK - self.words.shape[1])))
+            arrays["words"] = np.pad(self.words, wider, constant_values=_TOKENIZER.pad)
+        return {name: torch.from_numpy(array.astype(np.int64)).to(device) for name, array in arrays.items()}
+
+    def rows(self, part: slice) -> Tokens:
+        """Some of the sequences."""
+        words = None if self.words is None else self.words[part]
+        return Tokens(**{name: getattr(self, name)[part] for name in EACH}, words=words)
+
+
+EACH = tuple(field.name for field in fields(Tokens) if field.name != "words")
+"""Fields of each token."""
 
 
 def joined(*parts: Tokens) -> Tokens:
-    """Sequences laid end to end."""
-    return Tokens(*(np.concatenate([getattr(part, field.name) for part in parts], axis=1) for field in fields(Tokens)))
+    """Sequences laid end to end; the mission is that of the first."""
+    each = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in EACH}
+    return Tokens(**each, words=parts[0].words)
 
 
 def mission_tokens(ids: np.ndarray, length: int | None = None) -> Tokens:
@@ -94,6 +108,7 @@ def mission_tokens(ids: np.ndarray, length: int | None = None) -> Tokens:
         known=zeros == 0,
         expected=zeros,
         valid=ids != _TOKENIZER.pad,
+        words=ids,
     )
 
 

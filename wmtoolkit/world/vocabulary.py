@@ -105,6 +105,8 @@ class TextWorldConfig(WorldConfig):
         super().__post_init__()
         if self.compositional:
             raise ValueError("world: compositional must be false over a text LLaDA2: each token has a row of its own")
+        if self.mission_features:
+            raise ValueError("world: mission_features must be false over a text LLaDA2: missions are in its own words")
 
     @property
     def block_length(self) -> int:
