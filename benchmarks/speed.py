@@ -21,7 +21,7 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 
-PARTS = {"llada2": "wmtoolkit.benchmarks.llada2_speed", "data": "wmtoolkit.benchmarks.data_speed"}
+PARTS = {name: f"wmtoolkit.benchmarks.{name}_speed" for name in ("llada2", "data", "imagination")}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

@@ -17,7 +17,13 @@ def bench() -> None:
 
 
 @bench.command(epilog="Example: wmtool bench speed --part llada2 --rounds 8 --out results/speed")
-@click.option("--part", "parts", multiple=True, metavar="NAME", help="llada2 or data; may be repeated. [default: all]")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    metavar="NAME",
+    help="llada2, data or imagination; may be repeated. [default: all]",
+)
 @click.option("--quick", is_flag=True, help="Small sizes, one round: shows that it runs, proves little.")
 @click.option("--rounds", type=click.IntRange(1), help="Turns each variant takes. [default: 4]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [default: one a core]")

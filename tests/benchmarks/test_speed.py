@@ -49,6 +49,17 @@ def test_the_command_measures_every_comparison_and_writes_its_results(tmp_path):
     assert "not empty" in again.stderr
 
 
+def test_imagination_is_measured_beside_the_real_level():
+    rows = speed.speed(["imagination"], quick=True)["rows"]
+    found = {(row["comparison"], row["variant"]): row for row in rows}
+    assert set(found) == {
+        *(("imagination", name) for name in ("1 lanes", "4 lanes", "real level")),
+        *(("32 steps of history", name) for name in ("whole history anew", "memory and cache")),
+    }
+    assert all(row["per_second"] > 0 and row["unit"] == "steps" for row in rows)
+    assert found["32 steps of history", "memory and cache"]["target"] == 3
+
+
 def test_an_unknown_part_or_clock_is_named():
     with pytest.raises(UserError, match="'llama' is no part; there are llada2"):
         speed.speed(["llama"])

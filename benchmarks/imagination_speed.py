@@ -1,0 +1,95 @@
+"""Speed of imagination: how it grows with the batch, beside the real level; and what memory and cache save."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wmtoolkit import AnyOrderWorldModel, Trajectory
+from wmtoolkit.benchmarks.speed import Comparison
+from wmtoolkit.data.levels import make_level, reset_level
+from wmtoolkit.data.plan import CollectionPlan
+from wmtoolkit.data.shards import read_shard
+from wmtoolkit.data.workers import ShardRecorder
+from wmtoolkit.world import masks, windows
+from wmtoolkit.world.batching import full_attention_batch
+
+LEVEL = "BabyAI-GoToLocal-v0"
+HISTORY = 32
+REAL = "real level"
+
+
+def comparisons(*, quick: bool = False, seed: int = 0) -> Iterator[Comparison]:
+    """What is compared, with the packaged model; the targets are those of the issue that asked for imagination."""
+    sizes, steps, lanes = ((1, 4), 2, 2) if quick else ((1, 4, 16, 64, 256), 8, 16)
+    model = AnyOrderWorldModel.from_pretrained()
+    histories = _histories(lanes, seed)
+    rng = np.random.default_rng(seed)
+    variants = {}
+    for size in sizes:
+        chosen = [histories[lane % lanes].prefix(1) for lane in range(size)]
+        variants[f"{size} lanes"] = {"step": (size * steps, _steps(model, chosen, rng.integers(0, 7, (steps, size))))}
+    variants[REAL] = {"step": (HISTORY * lanes, _real(histories))}
+    yield Comparison("imagination", "steps", variants, targets={f"{max(sizes[:-1])} lanes": 5.0})
+    actions = rng.integers(0, 7, (steps, lanes))
+    history = {
+        "whole history anew": {"step": (lanes, _anew(model, histories))},
+        "memory and cache": {"step": (lanes * steps, _steps(model, histories, actions))},
+    }
+    yield Comparison(f"{HISTORY} steps of history", "steps", history, targets={"memory and cache": 3.0})
+
+
+def _histories(count: int, seed: int) -> list[Trajectory]:
+    """Random walks of 32 steps."""
+    found: list[Trajectory] = []
+    plan = CollectionPlan(LEVEL, 4 * count, {"random": 1.0}, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        shard = Path(folder) / "shard.npz"
+        ShardRecorder(plan, None).record(range(plan.episodes), shard)
+        found = [item.prefix(HISTORY) for item in read_shard(shard)[0] if len(item) > HISTORY]
+    return found[:count]
+
+
+def _steps(model: AnyOrderWorldModel, histories: list[Trajectory], actions: np.ndarray) -> Callable[[], None]:
+    """Imagined steps, one after the other, as environments and planners take them."""
+    start = model.rollout_state(histories)
+
+    def call() -> None:
+        state = start
+        for taken in actions:
+            state = state.step(taken)
+
+    return call
+
+
+def _anew(model: AnyOrderWorldModel, histories: list[Trajectory]) -> Callable[[], None]:
+    """One pass over all frames of the histories, the last of which is asked for: no memory, no cache."""
+    network, count = model.network, len(histories)
+    frames = windows.Frames.from_trajectories(histories)
+    window = windows.cut(frames, np.arange(count), np.zeros(count, np.int64), HISTORY + 1, network.world)
+    drawn = masks.only("forward", (count, HISTORY + 1))
+    drawn.slots[:, :-1], drawn.cells[:, :-1] = True, True
+    batch = full_attention_batch(window, drawn, np.zeros(window.valid.shape, bool), network.world)
+
+    @torch.inference_mode()
+    def call() -> None:
+        network(batch.tokens.tensors(network.device), torch.as_tensor(np.ascontiguousarray(batch.attention)))
+
+    return call
+
+
+def _real(histories: list[Trajectory]) -> Callable[[], None]:
+    """Random steps of MiniGrid itself; it needs no resets for that, they are not counted."""
+    env = make_level(LEVEL, fast=False)
+    reset_level(env, 0)
+
+    def call() -> None:
+        for history in histories:
+            for action in history.actions.tolist():
+                env.step(action)
+
+    return call
