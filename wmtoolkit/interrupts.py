@@ -29,7 +29,8 @@ def repeated_interrupts() -> Iterator[Callable[[], None]]:
     """Yields a check which raises ``KeyboardInterrupt`` if there was one: Python may have dropped it.
 
     An exception is only printed when it falls into the callback of a weak reference or into a ``__del__``; h5py and
-    torch make so many of these that about one interrupt in twenty was lost.
+    torch make so many of these that about one interrupt in twenty was lost. Where interrupts are ignored, or handled by
+    the caller, they stay so.
     """
     heard: list[int] = []
 
@@ -41,5 +42,6 @@ def repeated_interrupts() -> Iterator[Callable[[], None]]:
         if heard:
             raise KeyboardInterrupt
 
-    with handling([signal.SIGINT], note):
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with handling([signal.SIGINT] if usual else [], note):
         yield check

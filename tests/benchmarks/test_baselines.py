@@ -18,6 +18,7 @@ from wmtoolkit.evaluation.transitions import all_steps, transitions
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.world import windows
+from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.tokenizer import ACTION, BLOCK, DIRECTION, FIRST_CELL, OUTCOME
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -27,7 +28,8 @@ LEVEL = "BabyAI-GoToLocalS5N2-v0"
 def network(tiny: dict) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny, initializer_range=0.2)).network
+        world = WorldConfig(mission_features=True, expectation=True)
+        return AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny, initializer_range=0.2), world).network
 
 
 def _frames(*trajectories: Trajectory) -> windows.Frames:

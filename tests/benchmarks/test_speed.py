@@ -57,6 +57,7 @@ def test_imagination_is_measured_beside_the_real_level():
         *(("32 steps of history", name) for name in ("whole history anew", "memory and cache")),
     }
     assert all(row["per_second"] > 0 and row["unit"] == "steps" for row in rows)
+    assert "target" not in found["imagination", "1 lanes"]
     assert found["32 steps of history", "memory and cache"]["target"] == 3
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import gymnasium
 import numpy as np
@@ -16,6 +17,7 @@ from wmtoolkit.data import collect, load_trajectories, open_store
 from wmtoolkit.data import workers as workers_module
 from wmtoolkit.data.collection import collect_plan
 from wmtoolkit.data.files import only_one
+from wmtoolkit.data.hdf5 import EpisodeWriter
 from wmtoolkit.data.inspection import inspect_dataset
 from wmtoolkit.data.plan import CollectionPlan, default_dataset_id
 from wmtoolkit.data.recording import time_limit
@@ -302,6 +304,30 @@ def test_an_interrupt_keeps_what_is_finished_and_says_so(tmp_path, small_shards)
         collect_plan(plan, tmp_path / "d", make_agent=lambda name, env: Impatient(env))
     path = collect_plan(plan, tmp_path / "d", make_agent=lambda name, env: Turner(env), resume=True)
     assert len(load_trajectories(path)) == 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_in_the_only_shard_is_heard(tmp_path, monkeypatch):
+    """As it does when the signal comes during the callback of a weak reference."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    add = EpisodeWriter.add
+
+    def dropping(self, *arguments):
+        thing = threading.Event()
+        watch = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+        del thing
+        assert watch() is None
+        add(self, *arguments)
+
+    monkeypatch.setattr(EpisodeWriter, "add", dropping)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="1 of 1 shards"):
+            collect(LEVEL, 5, out=tmp_path / "d")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "d").exists()
+    monkeypatch.undo()
+    assert len(load_trajectories(collect(LEVEL, 5, out=tmp_path / "d", resume=True))) == 5
 
 
 def test_a_shard_cut_off_at_any_byte_is_recorded_again(tmp_path, small_shards):

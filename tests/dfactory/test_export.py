@@ -25,7 +25,7 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig, LLaDA2MoeForCausalLM, block_causal_mask
 from wmtoolkit.world import grid
 from wmtoolkit.world.checkpoint import load
-from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.config import BEYOND_LLADA2, WorldConfig
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import BLOCK
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, world_config
@@ -230,8 +230,7 @@ def test_the_command_does_all_three(data: Path, text_checkpoint: Path, merged: P
 
 @pytest.fixture
 def plain_options() -> WorldConfig:
-    features = dict.fromkeys(("slot_features", "action_features", "axes", "egomotion"), False)
-    return WorldConfig(compositional=True, **features, memory=0, recent=2)
+    return WorldConfig(compositional=True, **dict.fromkeys(BEYOND_LLADA2, False), memory=0, recent=2)
 
 
 @pytest.mark.parametrize("layout", ["separate", "merged"])
@@ -270,11 +269,13 @@ def test_a_composed_vocabulary_written_out_gives_the_same_predictions(
 
 
 def test_what_a_plain_llada2_does_not_have_is_refused_or_left_out_and_said(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"world\.slot_features, world\.action_features, world\.axes, world\.egomotion"):
+    with pytest.raises(
+        UserError, match=r"world\.slot_features, world\.action_features, world\.mission_features, world\.axes"
+    ):
         export_plain(checkpoint, tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
     result = export_plain(checkpoint, tmp_path / "plain", drop_front_end=True)
-    assert result["dropped"] == ["slot_features", "action_features", "axes", "egomotion"]
+    assert result["dropped"] == ["slot_features", "action_features", "mission_features", "axes", "egomotion"]
     assert "predictions differ" in (tmp_path / "plain" / "README.md").read_text()
     plain = LLaDA2MoeForCausalLM.from_pretrained(tmp_path / "plain")
     assert plain.config.rope_axes == 1

@@ -276,7 +276,7 @@ from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig
 
 words = tuple((index,) for index in range(len(grid.WORDS)))
 text = TextVocabulary(size=157696, first=157184, pad=156892, mask=156895, words=words, block_length=64)
-plain = dict.fromkeys(("compositional", "slot_features", "action_features", "axes", "egomotion"), False)
+plain = dict.fromkeys(("compositional", *BEYOND_LLADA2), False)
 world = TextWorldConfig(**plain, memory=0, text=text)
 config = WorldNetwork.fitted(released_config("flash"), world)
 with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The mission's words, added to every token of a frame: only those that are visible, in their order."""
+"""The mission's words, added to every token behind the mission: only those that are visible, in their order."""
 
 import numpy as np
 import torch

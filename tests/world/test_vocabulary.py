@@ -17,7 +17,7 @@ from wmtoolkit.llada2.checkpoint import open_checkpoint
 from wmtoolkit.llada2.convert import convert
 from wmtoolkit.world import grid, masks, windows
 from wmtoolkit.world.batching import block_causal_batch
-from wmtoolkit.world.config import WorldConfig
+from wmtoolkit.world.config import BEYOND_LLADA2, WorldConfig
 from wmtoolkit.world.decoding import block_log_probs
 from wmtoolkit.world.growth import grow
 from wmtoolkit.world.network import WorldNetwork
@@ -25,7 +25,7 @@ from wmtoolkit.world.tokenizer import BLOCK, Visibility
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig, describing_words, world_config
 
 TOKENIZER = WorldTokenizer()
-PLAIN = {name: False for name in ("compositional", "slot_features", "action_features", "axes", "egomotion")}
+PLAIN = dict.fromkeys(("compositional", *BEYOND_LLADA2), False)
 
 
 def tensor(folder: Path, key: str) -> torch.Tensor:
@@ -240,6 +240,8 @@ def test_what_cannot_be_grown_says_why_in_one_line(text_checkpoint: Path, grown:
 def test_a_text_world_is_never_compositional(vocabulary: TextVocabulary) -> None:
     with pytest.raises(ValueError, match="compositional must be false"):
         TextWorldConfig(text=vocabulary)
+    with pytest.raises(ValueError, match="mission_features must be false"):
+        TextWorldConfig(text=vocabulary, compositional=False, mission_features=True)
     with pytest.raises(ValueError, match="unknown world options"):
         world_config({"slots": True})
 

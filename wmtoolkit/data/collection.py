@@ -185,7 +185,7 @@ def _assemble(
 ) -> None:
     """Turn the shards, as they come, into the dataset: HDF5 file, packed store, metadata and card.
 
-    ``check`` is called with every shard.
+    ``check`` is called before every shard and behind the last.
     """
     errors: Counter[str] = Counter()
     with whole_folder(path, overwrite=overwrite) as folder:
@@ -202,6 +202,7 @@ def _assemble(
                     split = plan.split.assign(trajectory.seed, trajectory.mission)
                     packed.add(trajectory, split, writer.episodes)
                     writer.add(trajectory, split)
+            check()
             if not writer.episodes:
                 counts = ", ".join(f"{name} {count}" for name, count in errors.items())
                 raise UserError(

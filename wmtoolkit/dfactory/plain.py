@@ -1,8 +1,8 @@
 """A world model as a plain LLaDA2: what any program that reads LLaDA2 can load.
 
 Composed tables are written out as ``word_embeddings`` and ``lm_head``. What is no part of a LLaDA2 cannot be: learned
-features of slots and of the step's action, the flag of a lost pose, what memory expects, and rotary positions on time
-and place.
+features of slots, of the step's action and of the mission, the flag of a lost pose, what memory expects, and rotary
+positions on time and place.
 """
 
 from __future__ import annotations

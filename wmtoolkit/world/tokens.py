@@ -47,8 +47,8 @@ class Tokens:
         known: bool, False where the way to the token's frame is hidden.
         expected: int64 code of what memory expects of a hidden cell (``expectation.CODES``), 0 for nothing.
         valid: bool, False for padding, which nothing attends to.
-        words: int64 (B, W) mission block, which every token of a frame may read (``mission_features``); None for tokens
-            that are to be joined to a mission.
+        words: int64 (B, W) mission, which every token behind it may read (``mission_features``), hidden words hidden:
+            the same array as the ``ids`` of ``mission_tokens``; None for tokens that are to be joined to a mission.
     """
 
     ids: np.ndarray
