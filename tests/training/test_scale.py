@@ -271,6 +271,7 @@ from wmtoolkit.llada2.released import released_config
 from wmtoolkit.llada2.scale import training_cost
 from wmtoolkit.training.scale import shard
 from wmtoolkit.world import grid
+from wmtoolkit.world.config import BEYOND_LLADA2
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.vocabulary import TextVocabulary, TextWorldConfig
 
