@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ import torch
 from wmtoolkit import AnyOrderWorldModel, Trajectory
 from wmtoolkit.benchmarks.speed import Comparison
 from wmtoolkit.data.levels import make_level, reset_level
-from wmtoolkit.data.plan import CollectionPlan
-from wmtoolkit.data.shards import read_shard
-from wmtoolkit.data.workers import ShardRecorder
+from wmtoolkit.data.recording import record_episode
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import full_attention_batch
 from wmtoolkit.world.tokenizer import BLOCK
@@ -47,12 +44,10 @@ def comparisons(*, quick: bool = False, seed: int = 0) -> Iterator[Comparison]:
 
 def _histories(count: int, seed: int) -> list[Trajectory]:
     """Random walks of 32 steps."""
-    plan = CollectionPlan(LEVEL, 4 * count, {"random": 1.0}, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        shard = Path(folder) / "shard.npz"
-        ShardRecorder(plan, None).record(range(plan.episodes), shard)
-        found = [item.prefix(HISTORY) for item in read_shard(shard)[0] if len(item) > HISTORY]
-    return found[:count]
+    env, rng = make_level(LEVEL), np.random.default_rng(seed)
+    walks = (record_episode(env, number, "random", rng).trajectory for number in itertools.count(seed))
+    long = (walk.prefix(HISTORY) for walk in walks if walk is not None and len(walk) > HISTORY)
+    return list(itertools.islice(long, count))
 
 
 def _steps(model: AnyOrderWorldModel, histories: list[Trajectory], actions: np.ndarray) -> Callable[[], None]:

@@ -29,7 +29,7 @@ def repeated_interrupts() -> Iterator[Callable[[], None]]:
     """Yields a check which raises ``KeyboardInterrupt`` if there was one: Python may have dropped it.
 
     An exception is only printed when it falls into the callback of a weak reference or into a ``__del__``; h5py and
-    torch make so many of these that about one interrupt in twenty was lost. Where interrupts are ignored, or handled by
+    torch make many of these. Where interrupts are ignored, or handled by
     the caller, they stay so.
     """
     heard: list[int] = []

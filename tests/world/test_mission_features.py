@@ -5,9 +5,8 @@ import torch
 
 from wmtoolkit import AnyOrderWorldModel, Trajectory
 from wmtoolkit.training.batches import Sampler, draw_batch
-from wmtoolkit.world import masks, windows
-from wmtoolkit.world.batching import block_causal_batch
-from wmtoolkit.world.tokenizer import FIRST_WORD, OUTCOME, WorldTokenizer
+from wmtoolkit.world import windows
+from wmtoolkit.world.tokenizer import FIRST_WORD, WorldTokenizer
 from wmtoolkit.world.tokens import frame_tokens, joined, mission_tokens
 
 _TOKENIZER = WorldTokenizer()
@@ -52,21 +51,3 @@ def test_hidden_words_are_hidden_there_too(world_model: AnyOrderWorldModel, epis
     asked = batch.mission_target >= 0
     assert asked.any()
     assert (batch.tokens.words[:, : asked.shape[1]][asked] == _TOKENIZER.mask).all()
-
-
-def test_rollouts_and_windows_read_the_same_mission(
-    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
-) -> None:
-    """Behind the cache, where no token of the mission is read anew."""
-    model, frames = world_model, windows.Frames.from_trajectories(episodes)
-    count = len(episodes)
-    window = windows.cut(frames, np.arange(count), np.full(count, 2), 2, model.network.world)
-    window.mission.ids[:, 0] = _TOKENIZER.behaviours.start
-    batch = block_causal_batch(
-        window, masks.only("forward", (count, 1)), np.zeros((count, 2), bool), model.network.world
-    )
-    with torch.inference_mode():
-        hidden = model.network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))[:, batch.first + OUTCOME]
-        said = model.network.logits(hidden, _TOKENIZER.outcomes).softmax(-1)
-    state = model.rollout_state([item.prefix(2) for item in episodes]).step([int(item.actions[2]) for item in episodes])
-    np.testing.assert_allclose(state.outcomes, said.numpy(), atol=1e-4)

@@ -23,7 +23,7 @@ class WorldConfig:
         slot_features: a learned embedding for each slot of a block.
         action_features: the action of a step is added to every token of its block.
         mission_features: the mission's words are added up, each times a learned row of its place, and that is added to
-            every token behind the mission. What it means for an outcome is then learnt in a fraction of the steps.
+            every token behind the mission, which so need not attend to it to know what is asked for.
         axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
