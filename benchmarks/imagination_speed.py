@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def comparisons(*, quick: bool = False, seed: int = 0) -> Iterator[Comparison]:
 
 def _histories(count: int, seed: int) -> list[Trajectory]:
     """Random walks of 32 steps."""
-    env, rng = make_level(LEVEL), np.random.default_rng(seed)
+    env: Any = make_level(LEVEL)
+    rng = np.random.default_rng(seed)
     walks = (record_episode(env, number, "random", rng).trajectory for number in itertools.count(seed))
     long = (walk.prefix(HISTORY) for walk in walks if walk is not None and len(walk) > HISTORY)
     return list(itertools.islice(long, count))
