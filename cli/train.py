@@ -47,10 +47,12 @@ def train(
     """
     from wmtoolkit.training.config import load_config
     from wmtoolkit.training.processes import is_worker, run_processes
-    from wmtoolkit.training.runs import dry_run_report, prepare_run
+    from wmtoolkit.training.runs import prepare_run
 
     changes = (*overrides, *(() if seed is None else (f"training.seed={seed}",)))
     if dry_run:
+        from wmtoolkit.training.dry_run import dry_run_report
+
         return dry_run_report(load_config(name, changes))
     if not is_worker():
         check_out(out, resume=resume, overwrite=overwrite)

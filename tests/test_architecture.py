@@ -52,9 +52,15 @@ def test_imports_point_one_way(folder: str) -> None:
         assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
 
 
-def test_importing_the_package_is_cheap() -> None:
-    heavy = ("torch", "transformers", "minigrid", "stable_baselines3", "matplotlib", "accelerate")
-    code = f"import sys, wmtoolkit; print([name for name in {heavy!r} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("wmtoolkit", ("torch", "transformers", "minigrid", "stable_baselines3", "matplotlib", "accelerate")),
+        ("wmtoolkit.training.runs", ("torch", "transformers", "accelerate")),  # a mistake in a config is told at once
+    ],
+)
+def test_importing_is_cheap(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -22,7 +22,8 @@ from wmtoolkit.llada2.released import released_config
 from wmtoolkit.llada2.scale import count_parameters
 from wmtoolkit.training.config import load_config
 from wmtoolkit.training.loop import train
-from wmtoolkit.training.scale import LORA_TARGETS, ScaleConfig, lay_out, plain
+from wmtoolkit.training.scale import LORA_TARGETS, lay_out, plain
+from wmtoolkit.training.scale_config import ScaleConfig
 from wmtoolkit.training.start import starting_network
 from wmtoolkit.world import grid
 from wmtoolkit.world.network import WorldNetwork

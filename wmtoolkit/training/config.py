@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
-from wmtoolkit.llada2 import LLaDA2MoeConfig
-from wmtoolkit.training.scale import ScaleConfig
+from wmtoolkit.training.scale_config import ScaleConfig
 from wmtoolkit.world import masks
 from wmtoolkit.world.config import WorldConfig
+
+if TYPE_CHECKING:
+    from wmtoolkit.llada2 import LLaDA2MoeConfig
 
 VERSION = 1
 
@@ -48,6 +50,8 @@ class ModelConfig:
 
     def llada2(self) -> LLaDA2MoeConfig:
         """The network's own config (its vocabulary is set by the front-end)."""
+        from wmtoolkit.llada2 import LLaDA2MoeConfig  # brings torch, which reading a config does without
+
         values = asdict(self)
         attention = values.pop("attention")
         config = LLaDA2MoeConfig(**values, use_bias=False, attention_dropout=0.0)

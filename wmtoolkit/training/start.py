@@ -103,7 +103,8 @@ def _over_text(config: Config, found: TextWorldConfig, init: Path) -> WorldNetwo
     if config.scale.sharded:
         with torch.device("meta"):
             return WorldNetwork(fitted, world)
-    loaded, _ = checkpoint.load(init, dtype=config.scale.weights_dtype)
+    dtype = torch.bfloat16 if config.scale.frozen_weights == "bf16" else torch.float32
+    loaded, _ = checkpoint.load(init, dtype=dtype)
     loaded.llada2.config.rope_axes = loaded.llada2.model.rotary_emb.axes = fitted.rope_axes
     loaded.llada2.set_attn_implementation(config.model.attention)
     network = WorldNetwork(loaded.llada2, world)
