@@ -20,20 +20,21 @@ _MEASURES = ("known_cell_accuracy", "known_frame_exact", "direction_accuracy", "
 def open_loop(model: AnyOrderWorldModel, data: Path, branches: int, horizon: int, seed: int = 0) -> dict[str, Any]:
     """Branch from recorded episodes of the test split and imagine on, under the recorded actions.
 
-    Imagination starts at a random step of an episode, from all that was seen until then, and is never shown reality
-    again. A cell is known if its place was seen before the branch: nothing else can be held against it.
+    Imagination starts at a random step of an episode, from all that was seen until then, goes on for ``horizon`` steps
+    or to the episode's end, and is never shown reality again. A cell is known if its place was seen before the branch:
+    nothing else can be held against it.
 
     Returns:
         ``steps``: a row for each horizon h with ``n`` branches that lasted so long, ``_MEASURES`` with intervals; and
-        ``divergence``: median and quartiles of the first horizon with an error, of the branches that lasted long
-        enough to show one, and the share without any.
+        ``divergence``: ``survival``, the chance of no error up to each horizon (Kaplan and Meier 1958: a branch whose
+        episode ends counts as far as it went), its ``median``, and the share of branches ``without_error``.
     """
     rng = np.random.default_rng(seed)
     store = open_store([data], "test")
     frames = windows.Frames.from_store(store)
     steps = frames.lengths - 1
     episode = rng.permutation(np.flatnonzero(steps > 0))[:branches]
-    start = np.array([rng.integers(0, max(1, steps[item] - horizon + 1)) for item in episode])
+    start = rng.integers(0, steps[episode])
     last = np.minimum(steps[episode] - start, horizon)
     # right[branch, h, measure] and how much each weighs; nothing after a branch has ended.
     right = np.zeros((len(episode), horizon, len(_MEASURES)))

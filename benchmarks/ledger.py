@@ -90,6 +90,14 @@ class Ledger:
             os.fsync(file.fileno())
         self._rows[_key(row["unit"])] = row
 
+    def made(self, units: Iterable[Unit]) -> dict[str, list[Any]]:
+        """Commits and dates, in their order, at which the finished ones of these units were done."""
+        rows = [self._rows[_key(unit)] for unit in units if self.done(unit)]
+        return {
+            "commits": list(dict.fromkeys(row["git"] for row in rows)),
+            "dates": sorted({row["date"] for row in rows}),
+        }
+
     def holes(self, units: Iterable[Unit]) -> list[dict[str, Any]]:
         """Units that are not finished, with the error where there was one."""
         return [

@@ -17,7 +17,7 @@ from wmtoolkit.agents.registry import needs
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec
-from wmtoolkit.benchmarks.rollouts import run_episode
+from wmtoolkit.benchmarks.rollouts import EpisodeResult, run_episode
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
@@ -69,6 +69,11 @@ class Player:
         """Ranges of level seeds that the checkpoint was trained on, by level, as far as is recorded."""
         return (training_record(self.model) or {"train_seeds": {}})["train_seeds"]
 
+    @property
+    def told(self) -> str:
+        """What becomes of level seeds that the checkpoint was trained on."""
+        return "left out" if training_record(self.model) else "not recorded with the checkpoint"
+
     @cached_property
     def identity(self) -> dict[str, str]:
         """Path and hash of the checkpoint."""
@@ -96,22 +101,25 @@ class Player:
         }
 
     def play(self, condition: Condition, seeds: Sequence[int], ledger: Ledger, bar: Bar) -> None:
-        """Play the episodes that the ledger does not hold yet. An agent that cannot be made fails the first of them."""
+        """Play the episodes that the ledger does not hold yet.
+
+        An agent or a level that cannot be made fails the first of them; a level that raises, that episode alone.
+        """
         units = [self.unit(condition, seed) for seed in seeds]
         todo = [(seed, unit) for seed, unit in zip(seeds, units, strict=True) if not ledger.done(unit)]
         bar.advance(len(seeds) - len(todo))
         if not todo:
             return
-        try:
-            with self.environment(condition) as env:
+        with contextlib.ExitStack() as stack:
+            try:
+                env = stack.enter_context(self.environment(condition))
                 agent = self.agent(condition, env)
-                for seed, unit in todo:
-                    result = asdict(run_episode(agent, env, seed))
-                    result.pop("seed")
-                    ledger.write(unit, result, result["seconds"])
-                    bar.advance(info=f"{condition.level}: {condition.agent.name}")
-        except Exception as error:
-            ledger.fail(todo[0][1], error)
+            except Exception as error:
+                ledger.fail(todo[0][1], error)
+                return
+            for seed, unit in todo:
+                ledger.do(unit, lambda seed=seed: _without_seed(run_episode(agent, env, seed)))
+                bar.advance(info=f"{condition.level}: {condition.agent.name}")
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
         """The condition's agent, for its environment: by name, or ``cloning:FILE`` of the baselines."""
@@ -144,6 +152,10 @@ class Player:
         """``count`` level seeds from ``first`` on, without those that the checkpoint was trained on."""
         trained = self.train_seeds.get(level, [])
         return [seed for seed in range(first, first + count) if not in_ranges(seed, trained)]
+
+
+def _without_seed(result: EpisodeResult) -> dict[str, Any]:
+    return {key: value for key, value in asdict(result).items() if key != "seed"}
 
 
 def episodes(player: Player, condition: Condition, seeds: Sequence[int], ledger: Ledger) -> list[dict[str, Any]]:

@@ -74,8 +74,11 @@ def mean_over_levels(entries: list[dict[str, Any]]) -> dict[str, Any]:
     ends = np.array([entry["ci95"] for entry in entries], dtype=np.float64)
     # Each side of an interval is a deviation of its own; independent ones add up in squares.
     below, above = np.sqrt(((values[:, None] - ends) ** 2).sum(axis=0)) / len(values)
+    errors = [entry["standard_error"] for entry in entries if "standard_error" in entry]
     return {
         "value": float(values.mean()),
         "ci95": [float(values.mean() - below), float(values.mean() + above)],
         "n": int(sum(entry["n"] for entry in entries)),
+        "levels": len(entries),
+        **({"standard_error": float(np.linalg.norm(errors)) / len(errors)} if errors else {}),
     }

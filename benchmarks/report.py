@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,13 @@ import jinja2
 
 from wmtoolkit.benchmarks.reporting import figures
 from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts, success
+from wmtoolkit.benchmarks.reporting.goals import goals
 from wmtoolkit.benchmarks.reporting.prediction import prediction
+from wmtoolkit.benchmarks.reporting.reading import Result, Run, flat_row, read_all
 from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, with_interval
+from wmtoolkit.benchmarks.reporting.texts import csv_text, markdown, origin_line
 from wmtoolkit.benchmarks.reporting.trainings import speed, trainings
 from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.results import SCHEMA
 
 BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
     "bench prediction": prediction,
@@ -34,94 +33,6 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
     "bench speed": speed,
 }
 """Sections by the command whose results they show, in the order of the report."""
-
-
-@dataclass
-class Run:
-    """A training run: its folder, config and lines of metrics."""
-
-    path: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-
-    @property
-    def state(self) -> str:
-        """Whether it came to its end."""
-        done, planned = (self.metrics[-1]["step"] if self.metrics else 0), self.config["training"]["steps"]
-        return "finished" if done >= planned else f"cut off at step {done} of {planned}"
-
-
-@dataclass
-class Result:
-    """A results.json, and the pictures beside it."""
-
-    path: Path
-    document: dict[str, Any]
-    pictures: list[Path]
-
-    @property
-    def name(self) -> str:
-        """Who acted, for rollouts; else the folder's name."""
-        arguments = self.document["arguments"]
-        if self.document["command"] != "rollout":
-            return self.path.name
-        return f"{arguments['agent']}{' in imagination' if arguments.get('imagined') else ''}"
-
-
-def read_folder(path: Path) -> Run | Result:
-    """What a folder holds: a run (metrics.jsonl) or results (results.json).
-
-    Raises:
-        UserError: neither, or one that is cut off or of another schema.
-    """
-    if (path / "results.json").is_file():
-        file = path / "results.json"
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{file} is cut off or no JSON; run its command again") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise UserError(f"{file} is of another schema than {SCHEMA}; run its command again with this toolkit")
-        if missing := {"command", "arguments", "metrics", "rows"} - set(document):
-            raise UserError(f"{file} lacks {', '.join(sorted(missing))}; run its command again")
-        return Result(path, document, sorted(path.glob("*.gif")))
-    if (path / "metrics.jsonl").is_file() and (path / "config.yaml").is_file():
-        lines = []
-        for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # the last line of a run that is being written
-                break
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        return Run(path, config, lines)  # type: ignore[arg-type]
-    if (path / "rows.jsonl").is_file():
-        raise UserError(f"{path} holds a suite that was cut off before it wrote results.json; go on with --resume")
-    raise UserError(f"{path} holds neither results.json nor metrics.jsonl; give folders of runs or results")
-
-
-def read_all(paths: Sequence[Path]) -> tuple[list[Run | Result], list[str]]:
-    """What the folders hold, and why some of them cannot be read.
-
-    A folder that holds nothing itself stands for those in it that do, such as the suites of one ``wmtool bench``.
-    """
-    found: list[Run | Result] = []
-    left_out: list[str] = []
-    for path in paths:
-        for folder in _folders(path):
-            try:
-                found.append(read_folder(folder))
-            except UserError as error:
-                left_out.append(str(error))
-    return found, left_out
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    names = ("results.json", "metrics.jsonl", "rows.jsonl")
-    inside = [] if any((path / name).is_file() for name in names) else sorted(path.iterdir())
-    chosen = [folder for folder in inside if any((folder / name).is_file() for name in names)]
-    yield from chosen or [path]
 
 
 def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit report") -> dict[str, Any]:
@@ -143,7 +54,7 @@ def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit 
     writers: dict[str, Callable[[], str]] = {
         ".html": lambda: _html(found, left_out, title),
         ".md": lambda: markdown(sections(found), left_out, title),
-        ".csv": lambda: _csv(found),
+        ".csv": lambda: csv_text(found),
     }
     if out is not None:
         if out.suffix not in writers:
@@ -153,29 +64,55 @@ def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit 
         temporary.write_text(writers[out.suffix](), encoding="utf-8")
         temporary.replace(out)
     text = writers[".md"]() if out is None else "\n".join([*(f"left out: {why}" for why in left_out), f"wrote {out}"])
-    return {"rows": [_row(item) for item in found], "left_out": left_out, "text": text}
+    return {"rows": [flat_row(item) for item in found], "left_out": left_out, "text": text}
 
 
 def sections(found: Sequence[Run | Result]) -> list[Section]:
-    """One section a result, in the order of ``BUILDERS``; rollouts share one, and so do runs."""
+    """One section a result, in the order of ``BUILDERS``, and before them several of one command side by side; rollouts
+    share one, and so do runs. What cannot be shown leaves a hole."""
     results = [item for item in found if isinstance(item, Result)]
     runs = [item for item in found if isinstance(item, Run)]
-    made = []
+    reached = goals([item.document for item in results])
+    made = [reached] if reached else []
     for command, build in BUILDERS.items():
-        for item in results:
-            if item.document["command"] == command:
-                made.append(_finished(build(item.document, item.name), item))
-    played = [item for item in results if item.document["command"] == "rollout"]
+        own = [item for item in results if item.kind == command]
+        if len(own) > 1 and any(item.document["metrics"] for item in own):
+            made.append(_side_by_side(own))
+        made += [_finished(build, item, several=len(own) > 1) for item in own]
+    played = [item for item in results if item.kind == "rollout"]
     if played:
         together = rollouts([(item.document, item.name) for item in played])
-        made.append(replace(together, pictures=[picture for item in played for picture in _pictures(item)]))
-    made += [_anything(item) for item in results if item.document["command"] not in (*BUILDERS, "rollout")]
+        pictures = [picture for item in played for picture in _pictures(item)]
+        made.append(replace(together, origins=[item.document for item in played], pictures=pictures))
+    made += [_finished(_anything, item) for item in results if item.kind not in (*BUILDERS, "rollout")]
     return made + ([_trained(runs)] if runs else [])
 
 
-def _finished(section: Section, item: Result) -> Section:
-    """With what is missing of it, the pictures beside it, and where it comes from."""
-    return replace(section, holes=holes(item.document), origin=item.document, pictures=_pictures(item))
+def _finished(build: Callable[[Mapping[str, Any], str], Section], item: Result, several: bool = False) -> Section:
+    """A result's section, with what is missing of it, the pictures beside it, and where it comes from."""
+    try:
+        section = build(item.document, item.name)
+    except Exception as error:  # results of another hand, or of an older toolkit: the rest is still shown
+        why = f"{item.path / 'results.json'} cannot be shown ({type(error).__name__}: {error}); run its command again"
+        return Section(f"{item.kind}: {item.name}", "", holes=[why], origins=[item.document])
+    title = section.title if not several or item.name in section.title else f"{section.title}: {item.name}"
+    return replace(section, title=title, holes=holes(item.document), origins=[item.document], pictures=_pictures(item))
+
+
+def _side_by_side(items: Sequence[Result]) -> Section:
+    """The metrics of several results of one command, a column each."""
+    names = dict.fromkeys(name for item in items for name in item.document["metrics"] if "/" not in name)
+    names = names or dict.fromkeys(name for item in items for name in item.document["metrics"])
+    lines = [
+        [name, *(with_interval(entry, 4) if (entry := item.document["metrics"].get(name)) else "-" for item in items)]
+        for name in names
+    ]
+    title = items[0].kind.removeprefix("bench ").capitalize()
+    return Section(
+        f"{title} side by side",
+        "Differences count where the intervals part, or where the same seeds were played.",
+        tables=[Table("", ["metric", *(item.name for item in items)], lines)],
+    )
 
 
 def holes(document: Mapping[str, Any]) -> list[str]:
@@ -201,26 +138,23 @@ def _pictures(item: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _anything(item: Result) -> Section:
-    entries = item.document["metrics"].items()
-    lines = [[name, with_interval(entry, 4), number(entry["n"])] for name, entry in entries]
-    named = Section(
-        f"{item.document['command']}: {item.name}", "", tables=[Table("", ["metric", "value", "n"], lines, 1)]
-    )
-    return _finished(named, item)
+def _anything(document: Mapping[str, Any], name: str) -> Section:
+    entries = document["metrics"].items()
+    lines = [[metric, with_interval(entry, 4), number(entry["n"])] for metric, entry in entries]
+    return Section(f"{document['command']}: {name}", "", tables=[Table("", ["metric", "value", "n"], lines, 1)])
 
 
 def _trained(runs: Sequence[Run]) -> Section:
     columns = ["run", "state", "steps", "best validation NLL", "layers x width", "experts (top)", "egomotion", "seed"]
     lines = []
     for run in runs:
-        model, training, row = run.config["model"], run.config["training"], _row(run)
+        model, training, nll = run.config["model"], run.config["training"], flat_row(run)["validation_nll"]
         lines.append(
             [
-                run.path.name,
+                run.name,
                 run.state,
                 number(training["steps"]),
-                number(row["validation_nll"]),
+                number(nll),
                 f"{model['num_hidden_layers']} x {model['hidden_size']}",
                 f"{model['num_experts']} ({model['num_experts_per_tok']})",
                 "on" if run.config["world"]["egomotion"] else "off",
@@ -233,77 +167,8 @@ def _trained(runs: Sequence[Run]) -> Section:
         "log-likelihood of a whole step of held-out episodes, whose targets were hidden from the model.",
         [(figures.loss_curve(runs), "Loss and validation")],
         [Table("", columns, lines, 3, (0, 1, 4, 5, 6))],
-        [f"{run.path.name} was {run.state}" for run in runs if run.state != "finished"],
+        [f"{run.name} was {run.state}" for run in runs if run.state != "finished"],
     )
-
-
-def _row(item: Run | Result) -> dict[str, Any]:
-    if isinstance(item, Run):
-        last = item.metrics[-1] if item.metrics else {}
-        found = [line["validation_nll_per_step"] for line in item.metrics if "validation_nll_per_step" in line]
-        return {
-            "name": item.path.name,
-            "kind": "train",
-            "state": item.state,
-            "step": last.get("step"),
-            "validation_nll": min(found, default=None),
-        }
-    metrics = {name: entry["value"] for name, entry in item.document["metrics"].items()}
-    return {"name": item.name, "kind": item.document["command"], **metrics}
-
-
-def markdown(made: Sequence[Section], left_out: Sequence[str], title: str) -> str:
-    """The sections' tables, and under each how it was made."""
-    parts = [f"# {title}"]
-    if left_out:
-        parts.append("\n".join(["Left out:", "", *(f"- {why}" for why in left_out)]))
-    for section in made:
-        parts.append(f"## {section.title}\n\n{section.text}".strip())
-        if section.holes:
-            parts.append("\n".join(f"- {hole}" for hole in section.holes))
-        for table in section.tables:
-            if table.lines:
-                lines = [
-                    f"| {' | '.join(line)} |" for line in (table.columns, ["---"] * len(table.columns), *table.lines)
-                ]
-                parts.append("\n".join([f"**{table.title}**\n" if table.title else "", *lines]).strip())
-        if section.origin is not None:
-            parts.append(f"`{section.origin['command_line']}`  \n{origin_line(section.origin)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def origin_line(document: Mapping[str, Any]) -> str:
-    """Seed, date, commit, checkpoint, versions and machine in one line."""
-    parts = [f"seed {document.get('seed')}", str(document.get("date")), f"commit {document.get('git') or 'unknown'}"]
-    if document.get("checkpoint"):
-        parts.append(f"checkpoint sha256 {document['checkpoint']['sha256']}")
-    return ", ".join([*parts, *(f"{name} {value}" for name, value in document.get("versions", {}).items())])
-
-
-def _csv(found: Sequence[Run | Result]) -> str:
-    """One line a number: source, command, table, the row's labels, metric, value, low, high, n."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["source", "command", "table", "labels", "metric", "value", "low", "high", "n"])
-    for item in found:
-        if isinstance(item, Run):
-            for name, value in _row(item).items():
-                if isinstance(value, int | float):
-                    writer.writerow([item.path.name, "train", "", "", name, value, "", "", ""])
-            continue
-        command = item.document["command"]
-        for name, entry in item.document["metrics"].items():
-            low, high = entry.get("ci95") or ("", "")
-            writer.writerow([item.name, command, "metrics", "", name, entry["value"], low, high, entry["n"]])
-        for row in item.document["rows"]:
-            labels = "; ".join(
-                f"{key}={value}" for key, value in row.items() if isinstance(value, str) and key != "table"
-            )
-            for name, value in row.items():
-                if isinstance(value, int | float) and not name.endswith(("_low", "_high", "_n")):
-                    more = [row.get(f"{name}{end}", "") for end in ("_low", "_high", "_n")]
-                    writer.writerow([item.name, command, row.get("table", ""), labels, name, value, *more])
-    return buffer.getvalue()
 
 
 def _html(found: Sequence[Run | Result], left_out: Sequence[str], title: str) -> str:
@@ -327,7 +192,7 @@ def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
         if measured and name in measured["metrics"]:
             tiles.append((label, f"{measured['metrics'][name]['value']:.4f}"))
     for item in found:
-        if isinstance(item, Result) and item.name == "best-first":
+        if isinstance(item, Result) and item.name.split(" (")[0] == "best-first":
             rate = item.document["metrics"]["success_rate"]
             tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
     for row in documents.get("bench success", {}).get("rows", []):

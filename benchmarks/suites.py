@@ -78,13 +78,18 @@ def run_suite(
         holes = ledger.holes(units)
         document = results_document(
             f"bench {suite}",
-            {"plan": plans.document(settled), "quick": quick},
+            {
+                "plan": plans.document(settled),
+                "quick": quick,
+                **({} if suite in TRAINED else {"training_seeds": player.told}),
+            },
             metrics,
             rows,
             seed=settled.seed,
             checkpoint=player.identity if suite not in TRAINED else None,
         )
         document["units"] = {"planned": len(units), "missing": len(holes), "holes": _grouped(holes)}
+        document["made"] = ledger.made(units)
         write_json(out / suite / "results.json", document)
     return {**document, "text": text(document)}
 
@@ -93,11 +98,12 @@ def run_all(
     out: Path,
     *,
     quick: bool = False,
+    trainings: bool = False,
     checkpoint: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Every suite and the speed, then the report; those that train only where they are quick.
+    """Every suite and the speed, then the report; those that train only where asked for, or quick.
 
     A suite that cannot be run is named, and the rest goes on.
 
@@ -108,7 +114,7 @@ def run_all(
     failed: dict[str, str] = {}
     missing: dict[str, int] = {}
     for suite in SUITES:
-        if suite in TRAINED and not quick:
+        if suite in TRAINED and not (quick or trainings):
             continue
         if overwrite:
             clear(out / suite)
@@ -116,10 +122,13 @@ def run_all(
             own = changes if suite not in TRAINED else None
             document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
             missing[suite] = document["units"]["missing"]
-        except UserError as error:
-            failed[suite] = str(error)
+        except Exception as error:
+            failed[suite] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if overwrite or not (out / "speed" / "results.json").is_file():
-        speed(quick=quick, out=out / "speed")
+        try:
+            speed(quick=quick, out=out / "speed")
+        except Exception as error:
+            failed["speed"] = f"{type(error).__name__}: {error}"
     written = write_report(out)
     lines = [f"{suite}: {count} units missing" for suite, count in missing.items()]
     lines += [f"{suite}: {why}" for suite, why in failed.items()]

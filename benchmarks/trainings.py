@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,7 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             played = values[f"play/{agent.name}"]
             row |= {f"success_rate/{agent.name}{end}": played[f"success_rate{end}"] for end in ("", "_low", "_high")}
             row[f"mean_episode_length/{agent.name}"] = played["mean_episode_length"]
+            row |= raised(agent.name, played)
         runs.append(row)
     rows = list(runs)
     for variant in plan.variants:
@@ -215,10 +216,19 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
     return {}, rows
 
 
+def raised(agent: str, played: Mapping[str, Any]) -> dict[str, str]:
+    """A row's remark on an agent that raised in some of its episodes, which count as failed."""
+    if not played["errors"]:
+        return {}
+    return {"note": f"{agent} raised in {played['errors']} of {played['n']} episodes: {played['error']}"}
+
+
 def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Each metric's mean over runs; its interval is their range, or a single run's own."""
     row: dict[str, Any] = {}
-    skipped = ("table", "variant", "training_seed")
+    skipped = ("table", "variant", "training_seed", "note")
+    if notes := [run["note"] for run in runs if "note" in run]:
+        row["note"] = "; ".join(notes)
     for name in runs[0]:
         if name in skipped or name.endswith(("_low", "_high")):
             continue

@@ -46,9 +46,12 @@ def speed(parts: tuple[str, ...], out: Path | None, overwrite: bool, **options: 
     machine was busy: measure again, or with --clock cpu --threads 1.
 
     \b
-    llada2  tokens a second of the network, forward, training and decoding:
-            implementations of experts and attention, batch sizes, and
-            decoding with and without the cache of keys and values
+    llada2       tokens a second of the network, forward, training and decoding:
+                 implementations of experts and attention, batch sizes, and
+                 decoding with and without the cache of keys and values
+    data         levels played, stored and read a second, and memory meanwhile
+    imagination  steps a second in the packaged model by batch size, beside the
+                 real level; memory and cache beside the whole history
     """
     check_out(out, overwrite=overwrite)
     from wmtoolkit.benchmarks.speed import speed as run
@@ -70,14 +73,16 @@ SUITES = {
 }
 
 
-_OPTIONS = (
-    click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="YAML [the packaged plan]."),
-    click.option("--quick", is_flag=True, help="A small plan: shows that it runs, proves little."),
-    click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the packaged model]."),
-    click.option("--level", "levels", multiple=True, metavar="ID", help="Instead of the plan's; repeated."),
-    click.option("--episodes", type=click.IntRange(1), help="Instead of the plan's."),
-    click.option("--seed", type=click.IntRange(0), help="First level seed, instead of the plan's."),
-    click.option(
+_OPTIONS = {
+    "plan": click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="YAML [the packaged plan]."),
+    "quick": click.option("--quick", is_flag=True, help="A small plan: shows that it runs, proves little."),
+    "checkpoint": click.option(
+        "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the packaged model]."
+    ),
+    "level": click.option("--level", "levels", multiple=True, metavar="ID", help="Instead of the plan's; repeated."),
+    "episodes": click.option("--episodes", type=click.IntRange(1), help="Instead of the plan's."),
+    "seed": click.option("--seed", type=click.IntRange(0), help="First level seed, instead of the plan's."),
+    "out": click.option(
         "--out",
         type=click.Path(path_type=Path),
         default=Path("bench"),
@@ -85,24 +90,34 @@ _OPTIONS = (
         metavar="DIR",
         help="Folder of the suites; each gets its own in it.",
     ),
-    click.option("--resume", is_flag=True, help="Keep what is finished in --out and go on."),
-    click.option("--overwrite", is_flag=True, help="Replace what is in --out."),
-)
+    "resume": click.option("--resume", is_flag=True, help="Keep what is finished in --out and go on."),
+    "overwrite": click.option("--overwrite", is_flag=True, help="Replace what is in --out."),
+}
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+TRAINED = ("efficiency", "ablation", "baselines")
+_TRAINS = "What is trained says the plan, so that no checkpoint or level is given. "
+
+
+def _options(suite: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of a suite; one that trains has no use for those of the packaged model's levels."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, option in reversed(_OPTIONS.items()):
+            if not (suite in TRAINED and name in ("checkpoint", "level")):
+                command = option(command)
+        return command
+
+    return decorate
 
 
 def _add(suite: str, purpose: str) -> None:
-    @bench.command(
-        name=suite,
-        help=f"{purpose}\n\nFinished work is kept: an interrupted suite goes on with --resume.",
-        epilog=f"Example: wmtool bench {suite} --quick --checkpoint runs/first/checkpoint --out results",
-    )
-    @_options
+    trains = suite in TRAINED
+    purpose += f"\n\n{_TRAINS if trains else ''}Finished work is kept: an interrupted suite goes on with --resume."
+    checkpoint = "" if trains else "--checkpoint runs/first/checkpoint "
+
+    @bench.command(name=suite, help=purpose, epilog=f"Example: wmtool bench {suite} --quick {checkpoint}--out results")
+    @_options(suite)
     @command_options
     def command(out: Path, resume: bool, overwrite: bool, **options: Any) -> dict[str, Any]:
         from wmtoolkit.benchmarks.suites import clear, run_suite
@@ -115,7 +130,7 @@ def _add(suite: str, purpose: str) -> None:
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options that override entries of a plan out of all options."""
-    return {name: options.pop(name) for name in ("levels", "episodes", "seed")}
+    return {name: options.pop(name, None) for name in ("levels", "episodes", "seed")}
 
 
 for _suite, _purpose in SUITES.items():
@@ -123,10 +138,12 @@ for _suite, _purpose in SUITES.items():
 
 
 @bench.command(name="all", epilog="Example: wmtool bench all --quick --checkpoint runs/first/checkpoint --out results")
-@_options
+@click.option("--trainings", is_flag=True, help="Also the suites that train, which take most of a day each.")
+@_options()
 @command_options
 def every(out: Path, resume: bool, overwrite: bool, plan: Path | None, **options: Any) -> dict[str, Any]:
-    """Run every suite and write the report; those that train only with --quick, where they are small.
+    """Run every suite and write the report; those that train only with --trainings, or with --quick, where they are
+    small.
 
     Finished work is kept: interrupted suites go on with --resume.
     """

@@ -22,7 +22,7 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
-from wmtoolkit.benchmarks.trainings import mean_over_seeds, own_data, slug, train_apart, trained_parameters
+from wmtoolkit.benchmarks.trainings import mean_over_seeds, own_data, raised, slug, train_apart, trained_parameters
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import held_out_frames
 from wmtoolkit.evaluation.prediction import BASELINES
@@ -151,7 +151,7 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
 
 
 def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Rows: table ``runs`` a baseline and seed, ``baselines`` the mean over seeds of each."""
+    """Rows: table ``runs`` a baseline and seed, ``variants`` the mean over seeds of each."""
     runs: list[dict[str, Any]] = []
     for unit, _ in _works(plan):
         values = ledger.values(unit)
@@ -164,6 +164,7 @@ def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
         if "play" in values:
             row |= {f"success_rate/policy{end}": values["play"][f"success_rate{end}"] for end in ("", "_low", "_high")}
+            row |= raised("policy", values["play"])
         runs.append(row)
     means = [
         {"table": "variants", "variant": name, "seeds": len(own), **mean_over_seeds(own)}

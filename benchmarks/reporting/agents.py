@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from wmtoolkit.benchmarks.reporting import figures
 from wmtoolkit.benchmarks.reporting.sections import (
     Row,
@@ -20,6 +22,7 @@ from wmtoolkit.benchmarks.reporting.sections import (
     tabulated,
     with_interval,
 )
+from wmtoolkit.evaluation.aggregates import paired_difference
 
 _HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -29,7 +32,8 @@ def success(document: Mapping[str, Any], name: str) -> Section:
     rows = of_table(document, "success")
     return Section(
         "Success",
-        "Every agent plays the same fresh level seeds, which training never saw. Return is MiniGrid's 1 - 0.9 "
+        f"Every agent plays the same level seeds; those of the training are "
+        f"{document['arguments'].get('training_seeds', 'not recorded')}. Return is MiniGrid's 1 - 0.9 "
         "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed.",
         [(figures.success_by_level(rows), "Success by level and agent, with 95 % Wilson intervals")] if rows else [],
         [
@@ -252,9 +256,27 @@ def rollouts(documents: list[tuple[Mapping[str, Any], str]]) -> Section:
                 },
                 best=2,
                 words=(0, 1),
-            )
+            ),
+            _paired(documents),
         ],
     )
+
+
+def _paired(documents: list[tuple[Mapping[str, Any], str]]) -> Table:
+    """Each rollout's success against the first of the same level, on the seeds that both played."""
+    lines = []
+    firsts: dict[str, tuple[str, dict[int, float]]] = {}
+    for document, name in documents:
+        level = document["arguments"]["level"]
+        own = {row["seed"]: float(row["success"]) for row in document["rows"]}
+        against, theirs = firsts.setdefault(level, (name, own))
+        if shared := sorted(own.keys() & theirs.keys()) if against != name else []:
+            gain = paired_difference(
+                np.array([own[seed] for seed in shared]), np.array([theirs[seed] for seed in shared])
+            )
+            lines.append([name, against, short(level), with_interval(gain), number(gain["n"])])
+    title = "Difference of success on the same seeds"
+    return Table(title, ["agent", "over", "level", "difference of success", "seeds"], lines, 3, (0, 1, 2))
 
 
 def _belief(row: Row) -> str:

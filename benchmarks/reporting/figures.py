@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from wmtoolkit.benchmarks.reporting.sections import Row, short
 
 if TYPE_CHECKING:
-    from wmtoolkit.benchmarks.report import Run
+    from wmtoolkit.benchmarks.reporting.reading import Run
 
 COLORS = ("#3b7dd8", "#e07b39", "#3a9d5d", "#9b59b6", "#c0392b", "#16a2a8", "#b5892f", "#d45c9a", "#6b7f99", "#7f8c2a")
 _GREY = "#888888"
@@ -52,9 +52,9 @@ def loss_curve(runs: Sequence[Run]) -> str:
                 if "validation_nll_per_step" in line
             ]
             if train:
-                left.plot(*zip(*train, strict=True), label=run.path.name, linewidth=1)
+                left.plot(*zip(*train, strict=True), label=run.name, linewidth=1)
             if held_out:
-                right.plot(*zip(*held_out, strict=True), label=run.path.name, marker="o", markersize=3, linewidth=1)
+                right.plot(*zip(*held_out, strict=True), label=run.name, marker="o", markersize=3, linewidth=1)
         left.set(xlabel="step", ylabel="training loss (weighted nats a token)", yscale="log")
         right.set(xlabel="step", ylabel="validation NLL bound (nats a step)", yscale="log")
         if len(runs) > 1:

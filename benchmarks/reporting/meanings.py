@@ -23,7 +23,10 @@ MEANINGS = {
     "success_probability_swapped": "The same when the mission is swapped for one that names other objects: it should "
     "be near 0.",
     "swap_falls": "Share of successes whose probability the other mission at least halves.",
-    "ece": "Expected calibration error of the cells' probabilities: 0.02 means they are off by 2 points on average.",
+    "ece": "Expected calibration error of the cells' probabilities: 0.02 means they are off by 2 points on average. "
+    "Most cells are certain, which makes it small.",
+    "ece_revealed": "The same of the cells seen for the first time alone: there the model has to guess.",
+    "ece_outcome": "The same of the outcome.",
     "action_accuracy": "Share of the bot's choices that the model's policy makes too.",
     "inverse_accuracy": "Share of actions told right from what came before and after.",
     "inverse_accuracy_changed": "The same where something changed; a vain pick-up and a bump look alike.",
@@ -31,7 +34,7 @@ MEANINGS = {
     "other ways may be as short.",
     "belief_accuracy": "Of the cells of the newest frame hidden at random (30 %), the share filled in right.",
     "nll_per_step": "Upper bound on -log p of a whole step (action, outcome, heading, 49 cells) given its past, in "
-    "nats; the targets were hidden from the model.",
+    "nats, from two random orders a step weighted L/l; the targets were hidden from the model.",
     "dynamics_per_step": "The part of that bound without the action.",
     "chain_nll_per_step": "-log p of a whole step by the chain rule in one fixed order, token after token.",
     "chain_dynamics_per_step": "The part of it without the action.",

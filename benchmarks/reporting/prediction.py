@@ -20,6 +20,7 @@ from wmtoolkit.benchmarks.reporting.sections import (
     with_interval,
 )
 from wmtoolkit.evaluation.tables import SCORES
+from wmtoolkit.world.tokenizer import BLOCK
 
 
 def prediction(document: Mapping[str, Any], name: str) -> Section:
@@ -82,13 +83,20 @@ def _overall(document: Mapping[str, Any]) -> Table:
             with_interval(entry, 4),
             *(number(first(rows, level=last, predictor=name).get(metric)) for name in beside),
             number(entry["n"]),
-            MEANINGS.get(metric, ""),
+            MEANINGS.get(metric, "") + _bound(entry),
         ]
         for metric, entry in document["metrics"].items()
         if "/" not in metric
     ]
     heads = ["metric", f"world model, {over}", *beside, "n", "what it means"]
     return Table("", heads, lines, 1, (0, len(heads) - 1))
+
+
+def _bound(entry: Mapping[str, Any]) -> str:
+    """What belongs to a likelihood: its standard error, and the value a token."""
+    if "standard_error" not in entry:
+        return ""
+    return f" Standard error {entry['standard_error']:.3f}; {entry['value'] / BLOCK:.4f} nats a token."
 
 
 def _drawn_levels(document: Mapping[str, Any]) -> list[str]:

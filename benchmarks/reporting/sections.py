@@ -33,7 +33,7 @@ class Section:
     Attributes:
         title, text: what it is; figures: (SVG, caption) each; tables.
         holes: what is missing of it, and why.
-        origin: the results document it comes from, for the lines on how to make it again.
+        origins: the results documents it comes from, for the lines on how to make it again.
         pictures: (data URL, caption) each.
     """
 
@@ -42,7 +42,7 @@ class Section:
     figures: Sequence[tuple[str, str]] = ()
     tables: Sequence[Table] = ()
     holes: Sequence[str] = ()
-    origin: Mapping[str, Any] | None = None
+    origins: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[tuple[str, str]] = ()
 
 

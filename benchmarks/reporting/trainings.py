@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wmtoolkit.benchmarks.reporting import figures
-from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, of_table, percent, ranged, tabulated
+from wmtoolkit.benchmarks.reporting.sections import Section, number, of_table, percent, ranged, tabulated
 
 COMPARED = {
     "known_cell_accuracy": "known cells",
@@ -29,7 +29,7 @@ _TEXTS = {
         "Rivals of the any-order model on the same data and budget, asked the same: a transformer of the same size "
         "from left to right (inverse dynamics by Bayes' rule in seven passes, hidden cells filled in their turn), a "
         "masked model whose ratio never changes, a convolutional one-step predictor and behaviour cloning that see "
-        "one view, and three that learn nothing. A dash: it cannot be asked.",
+        "one view, and predictors that learn nothing, or only count (the empirical prior). A dash: it cannot be asked.",
     ),
 }
 _RANGES = " Behind a mean over several seeds stands their range, behind a single run its 95 % interval."
@@ -64,6 +64,7 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
                     **{label: ranged(key) for key, label in shown.items()},
                     **{f"success, {key.partition('/')[2]}": percent(key) for key in played},
                     "training s": lambda row: f"{row['training_seconds']:,.0f}",
+                    **({"": lambda row: row.get("note", "")} if any("note" in row for row in rows) else {}),
                 },
             )
         ],
@@ -72,14 +73,19 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
 
 def speed(document: Mapping[str, Any], name: str) -> Section:
     """Every comparison as it was measured, ratios marked."""
-    rows = document["rows"]
-    names = list(rows[0]) if rows else []
-    lines = [[number(row.get(key)) for key in names] for row in rows]
-    words = [place for place, key in enumerate(names) if rows and isinstance(rows[0][key], str)]
-    best = names.index("ratio") if "ratio" in names else None
+    columns = {
+        **{key: key for key in ("part", "comparison", "use", "variant")},
+        "ratio": "ratio",
+        "target": lambda row: (
+            f"{number(row['target'])}: {'met' if row['met'] else 'missed'}" if "target" in row else ""
+        ),
+        "a second": lambda row: f"{number(row['per_second'])} {row['unit']}" if "per_second" in row else "",
+        "in all": lambda row: f"{number(row['amount'])} {row['unit']}" if "amount" in row else "",
+        "spread": "spread",
+    }
     return Section(
         "Speed",
         "The variants of a comparison take turns in one run; the ratio is to the first variant. Trust the ratios more "
         "than the speeds: those depend on the machine and on what else it does.",
-        tables=[Table("", [key.replace("_", " ") for key in names], lines, best, words)],
+        tables=[tabulated("", document["rows"], columns, best=4, words=(0, 1, 2, 3))],
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wmtoolkit.benchmarks.report import compare, read_all
+from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.reporting.reading import read_all
 from wmtoolkit.benchmarks.rollouts import rollout
 from wmtoolkit.benchmarks.suites import run_suite, write_report
 from wmtoolkit.cli.main import main
@@ -138,6 +139,42 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
     assert [item.document["command"] for item in read_all([suites])[0]] == [
         "bench fidelity", "bench robustness", "bench success",
     ]  # fmt: skip
+
+
+def test_each_number_of_the_csv_has_labels_of_its_own(folders: list[Path], suites: Path, tmp_path: Path) -> None:
+    compare([*folders, suites], tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(newline="") as file:
+        keys = [tuple(line[name] for name in ("source", "table", "labels", "metric")) for line in csv.DictReader(file)]
+    assert {table for _, table, _, _ in keys} >= {"robustness", "drift", "completion", "reliability", "outcomes"}
+    assert len(set(keys)) == len(keys)
+
+
+def test_results_of_one_command_stand_side_by_side(folders: list[Path], suites: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "success").mkdir(parents=True)
+        document = json.loads((suites / "success" / "results.json").read_text())
+        (tmp_path / name / "success" / "results.json").write_text(json.dumps(document))
+    document["rows"] = [{"table": "success"}]  # of another hand: no level
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "results.json").write_text(json.dumps(document))
+    found = compare([tmp_path / "a" / "success", tmp_path / "b" / "success", tmp_path / "odd", *folders[1:]])
+    text = found["text"]
+    for heading in ("## Success side by side", "## Success: a/success", "## Success: b/success"):
+        assert heading in text
+    assert "| metric | a/success | b/success | odd |" in text
+    assert "odd/results.json cannot be shown (KeyError: 'level')" in text
+    # Rollouts: the difference on the seeds they share, and where each comes from.
+    assert "| policy | random | GoToRedBallGrey | " in text
+    checkpoint = json.loads((folders[2] / "results.json").read_text())["checkpoint"]["sha256"]
+    assert f"checkpoint sha256 {checkpoint}" in text
+
+
+def test_rows_of_other_commits_are_told(suites: Path, tmp_path: Path) -> None:
+    document = json.loads((suites / "success" / "results.json").read_text())
+    assert document["made"] == {"commits": [document["git"]], "dates": [document["date"]]}
+    document["made"] = {"commits": ["abc", document["git"]], "dates": ["2026-01-01", document["date"]]}
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    assert f"its rows made at abc, {document['git']} on 2026-01-01, " in compare([tmp_path])["text"]
 
 
 def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -124,6 +125,28 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path, checkpoint, monkeypatch):
     assert {unit["checkpoint"] for unit in units} == {None}
 
 
+def test_a_level_that_raises_loses_that_episode_alone(tmp_path, checkpoint, monkeypatch):
+    from wmtoolkit.benchmarks import play
+
+    class Broken(gymnasium.Wrapper):
+        def reset(self, *, seed=None, options=None):
+            if seed == 12:
+                raise RuntimeError("no way through")
+            return super().reset(seed=seed, options=options)
+
+    really = play.make_real_env
+    monkeypatch.setattr(play, "make_real_env", lambda level: Broken(really(level)))
+    plan = _plan(tmp_path, f"levels: [{LEVEL}]\nagents: [{{agent: bot}}]\nepisodes: 5\nseed: 10")
+    for _ in range(2):  # resumed, it is tried again and nothing else is lost
+        document = run_suite("success", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+        (row,) = (row for row in document["rows"] if row["table"] == "success")
+        assert row["n"] == 4
+        assert document["units"]["missing"] == 1
+        assert "no way through" in document["units"]["holes"][0]["error"]
+    broken = [row["unit"]["seed"] for row in read_rows(tmp_path / "out" / "success" / "rows.jsonl") if "error" in row]
+    assert set(broken) == {12}
+
+
 def test_seeds_that_were_trained_on_are_left_out(world_model, tmp_path):
     world_model.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "dataset.json").write_text(json.dumps({"train_seeds": {LEVEL: [[10, 11]]}}))
@@ -135,6 +158,7 @@ def test_seeds_that_were_trained_on_are_left_out(world_model, tmp_path):
     row = next(row for row in document["rows"] if row["table"] == "success")
     assert row["n"] == 2
     assert "2 of 4 seeds were trained on" in row["note"]
+    assert document["arguments"]["training_seeds"] == "left out"
 
 
 def test_a_cloned_network_plays_from_its_file(checkpoint, tmp_path):
@@ -228,11 +252,13 @@ class Recorded:
 
     def __init__(self, store, frames: windows.Frames, wrong_lane: int | None) -> None:
         self.store, self.frames, self.wrong_lane = store, frames, wrong_lane
+        self.starts: set[int] = set()
 
     def rollout_state(self, histories):
         state = Recorded(self.store, self.frames, self.wrong_lane)
         first = {int(seed): int(self.frames.offsets[index]) for index, seed in enumerate(self.store.seeds)}
         state.place = np.array([first[history.seed] + len(history) for history in histories])
+        self.starts |= {len(history) for history in histories}
         state.lane, state.step_number = np.arange(len(histories)), 0
         return state
 
@@ -257,7 +283,8 @@ def test_drift_finds_the_first_error(tmp_path):
     path = fresh_data(LEVEL, tmp_path, episodes=60)
     store = open_store([path], "test")
     frames = windows.Frames.from_store(store)
-    perfect = drift.open_loop(Recorded(store, frames, None), path, 20, 6)
+    recorded = Recorded(store, frames, None)
+    perfect = drift.open_loop(recorded, path, 20, 6)
     assert all(row["known_cell_accuracy"] == row["known_frame_exact"] == 1 for row in perfect["steps"])
     assert perfect["divergence"]["without_error"] == 1
     assert perfect["divergence"]["median"] is None
@@ -265,6 +292,7 @@ def test_drift_finds_the_first_error(tmp_path):
     lasting = [row["n"] for row in perfect["steps"]]
     assert lasting == sorted(lasting, reverse=True)
     assert lasting[0] == 20
+    assert len(recorded.starts) > 3  # from anywhere in an episode, also where the horizon is longer
     # The lane that errs must last three steps: try one after the other.
     for lane in range(20):
         found = drift.open_loop(Recorded(store, frames, lane), path, 20, 6)
@@ -275,6 +303,23 @@ def test_drift_finds_the_first_error(tmp_path):
     assert steps[2]["known_frame_exact"] == 1
     assert steps[3]["known_frame_exact"] == pytest.approx(1 - 1 / steps[3]["n"])
     assert found["divergence"]["survival"][:3] == [1.0, 1.0, pytest.approx(1 - 1 / steps[3]["n"], abs=1e-4)]
+
+
+def test_divergence_by_hand():
+    """Four branches of 3, 3, 2 and 1 steps: the first errs at step 2 and 3, the third at its last, the rest never."""
+    last = np.array([3, 3, 2, 1])
+    weight = np.zeros((4, 3, 4))
+    for branch, steps in enumerate(last):
+        weight[branch, :steps] = 1
+    right = weight.copy()
+    right[0, 1, 1] = right[0, 2, 2] = 0  # a known cell, then the heading: the first counts
+    right[2, 1, 2] = 0  # the heading alone
+    found = drift._divergence(right, weight, last)
+    # At step 1 none of four errs; at step 2 two of the three that last; at step 3 none of the one that is left.
+    assert found["survival"] == [1.0, pytest.approx(1 / 3, abs=1e-4), pytest.approx(1 / 3, abs=1e-4)]
+    assert found["median"] == 2
+    assert found["without_error"] == 0.5
+    assert found["branches"] == 4
 
 
 def test_blind_predictions_see_what_an_agent_would(world_model, tmp_path, monkeypatch):
@@ -305,12 +350,18 @@ def test_blind_predictions_see_what_an_agent_would(world_model, tmp_path, monkey
 
 def test_levels_are_averaged_with_their_intervals():
     entries = [
-        {"value": 0.4, "ci95": [0.3, 0.5], "n": 10},
-        {"value": 0.8, "ci95": [0.7, 0.9], "n": 30},
+        {"value": 0.4, "ci95": [0.3, 0.5], "n": 10, "standard_error": 0.06},
+        {"value": 0.8, "ci95": [0.7, 0.9], "n": 30, "standard_error": 0.08},
     ]
     found = mean_over_levels(entries)
     half = np.sqrt(2 * 0.1**2) / 2
-    assert found == {"value": pytest.approx(0.6), "ci95": pytest.approx([0.6 - half, 0.6 + half]), "n": 40}
+    assert found == {
+        "value": pytest.approx(0.6),
+        "ci95": pytest.approx([0.6 - half, 0.6 + half]),
+        "n": 40,
+        "levels": 2,
+        "standard_error": pytest.approx(0.05),
+    }  # half of 0.1, the root of the sum of squares
 
 
 TRAININGS = """

@@ -20,13 +20,25 @@ _PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "min
 
 def versions() -> dict[str, str]:
     """Versions of Python, the packages that matter, and the machine's kind."""
-    found = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    found = {"python": platform.python_version(), "machine": f"{_processor()}, {os.cpu_count()} cores"}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _processor() -> str:
+    """The processor's name, or its kind where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    bf16 = " with bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else ""
+    return f"{platform.machine()}, {names[0]}{bf16}" if names else platform.machine()
 
 
 def git_commit() -> str | None:
