@@ -41,8 +41,8 @@ class BeamAgent(Planner):
             for pair, child in zip(kept, graph.imagine(kept), strict=True):
                 if child >= before:
                     scores[child] = max(longer[pair], scores.get(child, -np.inf))
-            beam = [node for node in scores if node >= before and not graph.nodes[node].ends]
-            if any(self._promises(graph.nodes[node]) for node in range(before, len(graph))):
+            beam = [node for node in scores if node >= before and not graph.ends(node)]
+            if any(self._promises(graph, node) for node in range(before, len(graph))):
                 break
         ends = sorted(scores, key=lambda node: (graph.nodes[node].depth, scores[node]), reverse=True)
         return [candidate(graph, node, scores[node]) for node in ends if node]

@@ -51,15 +51,22 @@ class Views:
 
 
 def most_revealing_path(
-    graph: SearchGraph, masks: Sequence[int], *, discount: float = 0.93, horizon: int = 16, width: int = 64
+    graph: SearchGraph,
+    masks: Sequence[int],
+    *,
+    root: int = 0,
+    discount: float = 0.93,
+    horizon: int = 16,
+    width: int = 64,
 ) -> list[tuple[int, int]]:
-    """The way from the root with the greatest sum of cells shown for the first time, each discounted by its step.
+    """The way from a node with the greatest sum of cells shown for the first time, each discounted by its step.
 
     A beam search over what was imagined already; it asks the model nothing.
 
     Args:
         graph: what was imagined.
         masks: a bit mask a node, see ``Views``.
+        root: where the way begins.
         discount: weight of a cell shown one step later.
         horizon: longest way considered, in steps.
         width: ways kept at each length.
@@ -68,7 +75,7 @@ def most_revealing_path(
         (action, node) pairs up to the last step that shows something; empty if nothing can be shown.
     """
     best_gain, best = 0.0, ()
-    beam: list[tuple[float, int, int, tuple]] = [(0.0, 0, masks[0], ())]
+    beam: list[tuple[float, int, int, tuple]] = [(0.0, root, masks[root], ())]
     for depth in range(1, horizon + 1):
         weight = discount**depth
         found: dict[tuple[int, int], tuple[float, int, int, tuple]] = {}
@@ -84,18 +91,22 @@ def most_revealing_path(
     return list(best)
 
 
-def exploration_path(graph: SearchGraph, *, discount: float = 0.93) -> list[tuple[int, int]]:
-    """The way that shows most never-seen cells soonest, or else most cells not seen for long; empty if none does.
+def exploration_path(graph: SearchGraph, *, root: int = 0, discount: float = 0.93) -> list[tuple[int, int]]:
+    """The way from a node that shows most never-seen cells soonest; empty if none does.
 
     Cells that were expected to show and did not are given up: a model may imagine a world behind the walls.
     """
-    seen = graph.seen
-    stale = Views(graph, _hoped(seen) & (seen.last_seen < seen.time - STALE))
-    for views in (Views.of_new_cells(graph), stale):
-        path = most_revealing_path(graph, views.masks(), discount=discount)
-        if path:
-            return path
-    return []
+    masks = Views.of_new_cells(graph).masks()
+    path = most_revealing_path(graph, masks, root=root, discount=discount)
+    if path or root:
+        return path
+    return graph.shortest(node for node, mask in enumerate(masks) if mask & ~masks[0])  # farther than it looks
+
+
+def revisiting_path(graph: SearchGraph, *, discount: float = 0.93) -> list[tuple[int, int]]:
+    """The way that shows most cells not seen for long; empty if none does."""
+    stale = Views(graph, _hoped(graph.seen) & (graph.seen.last_seen < graph.seen.time - STALE))
+    return most_revealing_path(graph, stale.masks(), discount=discount)
 
 
 def _hoped(seen: SeenMap) -> np.ndarray:

@@ -15,7 +15,8 @@ class Frontier:
 
     An action costs one step, plus ``prior_weight`` times its surprise -log pi under the model's own policy (the order
     of Levin tree search, Orseau et al. 2018, with a sum for its product). What lies behind an action that handles
-    something costs ``interaction_cost`` more. The policy is asked only in situations whose turn has come.
+    something costs up to ``interaction_cost`` more, the less the policy expects it. The policy is asked only in
+    situations whose turn has come.
 
     Args:
         graph: grows by ``expand``; the frontier begins at its root.
@@ -63,9 +64,11 @@ class Frontier:
             if self._graph.known(node, action) is None:
                 chosen[node, action] = cost
         before = len(self._graph)
-        for child, ((_, action), cost) in zip(self._graph.imagine(chosen), chosen.items(), strict=True):
+        for child, ((node, action), cost) in zip(self._graph.imagine(chosen), chosen.items(), strict=True):
             if child >= before and child not in self.costs:
-                cost += self._interaction_cost if action in INTERACTIONS else 0.0
+                if action in INTERACTIONS:
+                    policy = self._graph.nodes[node].policy
+                    cost += self._interaction_cost * (1.0 if policy is None else 1 - float(policy[action]))
                 self.costs[child] = cost
                 if self._graph.nodes[child].failure < self._failure_threshold:
                     heapq.heappush(self._nodes, (cost, child))

@@ -122,6 +122,6 @@ class InfillAgent(Planner):
             del taken[graph.meter.nodes_left(len(plans)) :]
             for (row, _), child in zip(taken, graph.imagine(pair for _, pair in taken), strict=True):
                 ends[row] = child
-            if any(self._promises(graph.nodes[end]) for end in ends):
+            if any(self._promises(graph, end) for end in ends):
                 break
         return ends

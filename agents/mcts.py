@@ -185,8 +185,9 @@ class MCTSAgent(Planner):
         for node in simulation.nodes[1:]:
             gains.append(INFORMATION * (masks[node] & ~shown).bit_count() / grid.CELLS)
             shown |= masks[node]
-        at = self._graph.nodes[simulation.nodes[-1]]
-        worth = at.success - at.failure if self._promises(at, 0.0) else 0.0
+        end = simulation.nodes[-1]
+        at = self._graph.nodes[end]
+        worth = at.success - at.failure if self._promises(self._graph, end, 0.0) else 0.0
         gains += [0.0] * (len(simulation.pairs) - len(gains))
         for (node, action), gain in zip(reversed(simulation.pairs), reversed(gains), strict=True):
             worth = self._discount * (worth + gain)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from wmtoolkit.agents.budget import Budget, Meter
-from wmtoolkit.agents.exploration import Views, exploration_path
+from wmtoolkit.agents.exploration import Views, exploration_path, revisiting_path
+from wmtoolkit.agents.false_goals import FalseGoals
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
@@ -21,18 +22,24 @@ from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
 
 ACTION_SETS = {"all": MOVES + INTERACTIONS, "moves": MOVES}
+DOUBT = 6.0
+"""So many steps longer a way counts whose success is sure not to come; in between in proportion."""
 GUESS = 0.05
 """P(SUCCESS) below the threshold that is still worth a try when there is nothing left to see."""
 WANDER = 8
 """Steps of a walk that only hopes to see something new."""
 
 
+_SCENERY = [grid.OBJECTS.index(name) for name in ("unseen", "empty", "wall", "floor")]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a plan and what it is expected to show."""
+    """One step of a plan, what it is expected to show, and the number of that node in the graph it was found in."""
 
     action: int
     node: Node
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +56,16 @@ class Planner(ABC):
 
     Each search starts from all that was really seen and grows a graph of imagined situations, in which equal ones are
     merged; how it grows is what planners differ in (``_grow``). Where it meets a situation whose predicted P(SUCCESS)
-    is above ``goal_threshold``, the plan is the shortest known way there. Where it meets none, the plan goes where
-    imagined views show most cells never seen. A plan is followed as long as the level looks as imagined. A goal that
-    did not end the episode was a false one and is not tried again, from whichever side it is faced: what was faced
-    and carried is remembered.
+    is above ``goal_threshold``, the plan is the shortest known way there, where each doubt counts as a detour. Where it
+    meets none, the plan goes where imagined views show most cells never seen. A plan is followed as long as what was
+    seen before looks as imagined and the way is free; what comes into view for the first time is another matter: it is
+    no reason to give up a goal, and if it is no more than floor and walls, the way to look around is chosen anew from
+    what was imagined already. A goal that did not end the episode was a false one and is not tried again, in whatever
+    guise (``FalseGoals``).
 
-    Prior knowledge of MiniGrid it uses: ``SearchGraph`` (dead reckoning, actions that change nothing) and
-    ``SeenMap``. Missions that want several things done in order have progress that no view shows; situations that
-    differ only in it are merged, so such missions are beyond it.
+    Prior knowledge of MiniGrid it uses: ``SearchGraph`` (dead reckoning, actions that change nothing), ``SeenMap``, and
+    ``FalseGoals`` (what a success is about). Missions that want several things done in order have progress that no view
+    shows; situations that differ only in it are merged, so such missions are beyond it.
 
     Args:
         world_model: what it imagines with.
@@ -106,7 +115,9 @@ class Planner(ABC):
         self._last: Step | None = None
         self._to_goal = False
         self._fruitless = 0
-        self._false_goals: set[tuple] = set()
+        self._false_goals = FalseGoals()
+        self._planned_in: SearchGraph | None = None
+        self._known: np.ndarray | None = None
 
     def act(self, observation: Observation) -> int:
         meter = Meter(self.budget)
@@ -115,16 +126,18 @@ class Planner(ABC):
             self._seen = SeenMap(observation)
         else:
             self._seen.update(self._last.action, observation, self._last.node.image)
-        reason = self._reason_to_plan(observation)
+            pose = (*self._seen.position, self._seen.direction)
+            self._false_goals.note(self._last.action, pose, observation["image"])
+        again, reason = self._reason_to_plan(observation)
         thought: dict[str, Any] = {}
-        if reason is not None:
+        if again:
             thought = self._search(meter, self._history, self._seen)
         self._last = self._plan.popleft()
         end = self._plan[-1] if self._plan else self._last
         self.diagnostics = {
             **meter.summary(),
             **thought,
-            "reason": reason or "as imagined",
+            "reason": reason,
             "goal": self._to_goal,
             "plan": [step.action for step in (self._last, *self._plan)],
             "plan_nodes": [step.node for step in (self._last, *self._plan)],
@@ -143,22 +156,44 @@ class Planner(ABC):
             What was considered, for people to look at. A goal is not told: it is looked for in the graph.
         """
 
-    def _reason_to_plan(self, observation: Observation) -> str | None:
-        """Why the present plan is not followed, or None; notes a false goal."""
+    def _reason_to_plan(self, observation: Observation) -> tuple[bool, str]:
+        """Whether to plan again, and why, or why not; notes a false goal."""
         if self._last is None:
-            return "first observation"
+            return True, "first observation"
         if not self._plan and self._to_goal:
-            self._false_goals.add(_handled(self._last.node))
-            return "false goal"
-        if not np.array_equal(self._last.node.image, observation["image"]):
-            return "not as imagined"
-        return None if self._plan else "plan finished"
+            assert self._planned_in is not None
+            self._false_goals.add(self._planned_in, self._last.node)
+            return True, "false goal"
+        equal = np.array_equal(self._last.node.image, observation["image"])
+        if not equal and not self._good_for(observation["image"]):
+            return True, "not as imagined"
+        if not self._plan:
+            return True, "plan finished"
+        return False, "as imagined" if equal else "as imagined, but for what came into view"
+
+    def _good_for(self, image: np.ndarray) -> bool:
+        """Whether the plan, or another way through what was imagined already, is good for an unexpected view."""
+        assert self._last is not None
+        assert self._seen is not None
+        assert self._planned_in is not None
+        assert self._known is not None
+        other = (self._last.node.image != image).any(-1)
+        places = self._seen.index(np.array([self._seen.position]), np.array([self._seen.direction]))[0]
+        if not self._plan or (other & self._known.reshape(-1)[places]).any() or not self._passable(self._seen):
+            return False
+        if self._to_goal:
+            return True
+        if not np.isin(image[other][:, 0], _SCENERY).all():
+            return False
+        path = exploration_path(self._planned_in, root=self._last.index, discount=self._discount)
+        self._plan = _as_plan(self._planned_in, path) or self._plan
+        return True
 
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         """Make a new plan of at least one step; returns what people may want to see of the search."""
         root = self._world_model.rollout_state([history])
         meter.add(1, 1)
-        graph = SearchGraph(root, seen, meter, self._actions)
+        graph = SearchGraph(root, seen, meter, self._actions, self._false_goals.cover)
         candidates = list(self._grow(graph))
         if len(graph) == 1:
             graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
@@ -171,36 +206,42 @@ class Planner(ABC):
         if not path:
             path = self._best_guess(graph)
             self._to_goal = bool(path)
-        path = path or self._wander(graph, seen)
+        path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + 1
-        self._plan = deque(Step(action, graph.nodes[node]) for action, node in path)
+        self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
         return thought
 
     def _look_around(self, graph: SearchGraph) -> list[tuple[int, int]]:
-        """Where to go with no goal in sight; empty if there is nothing to see."""
+        """Where to go with no goal in sight; empty if there is nothing new to see."""
         return exploration_path(graph, discount=self._discount)
 
     def _expand(self, graph: SearchGraph, frontier: Frontier, horizon: float, batch: int, slack: float = 0.0) -> None:
         """Imagine outwards to the first goal, or to the horizon if that shows anything new, or as far as can be."""
-        views = Views.of_new_cells(graph)
-        while frontier.next_cost < np.inf and graph.meter.room_for(1):
+        views, dearest = Views.of_new_cells(graph), np.inf
+        while frontier.next_cost < min(np.inf, dearest) and graph.meter.room_for(1):
             if frontier.next_cost > horizon and any(views.masks()):
                 return
-            new = frontier.expand(graph.meter.nodes_left(batch), slack)
-            if any(self._promises(graph.nodes[node]) for node in new):
-                return
+            for node in frontier.expand(graph.meter.nodes_left(batch), slack):
+                if self._promises(
+                    graph, node
+                ):  # a surer goal that costs less than this one's doubt is worth the search
+                    doubt = DOUBT * (1 - graph.nodes[node].success)
+                    dearest = min(dearest, frontier.costs.get(node, 0.0) + doubt)
 
-    def _goals(self, graph: SearchGraph) -> list[int]:
-        return [node for node in range(1, len(graph)) if self._promises(graph.nodes[node])]
+    def _goals(self, graph: SearchGraph) -> dict[int, float]:
+        """The goals that were found, and how many steps longer its doubt makes the way to each."""
+        found = (node for node in range(1, len(graph)) if self._promises(graph, node))
+        return {node: DOUBT * (1 - graph.nodes[node].success) for node in found}
 
-    def _promises(self, node: Node, threshold: float | None = None) -> bool:
+    def _promises(self, graph: SearchGraph, node: int, threshold: float | None = None) -> bool:
         """Whether a node is a goal not yet found false."""
         threshold = self._goal_threshold if threshold is None else threshold
-        return node.success >= threshold and _handled(node) not in self._false_goals
+        at = graph.nodes[node]
+        return at.success >= threshold and not self._false_goals.cover(graph, at)
 
     def _best_guess(self, graph: SearchGraph) -> list[tuple[int, int]]:
         """With nothing left to see: the way to the likeliest success, if any is likelier than chance."""
-        likely = [i for i, node in enumerate(graph.nodes) if i and self._promises(node, GUESS)]
+        likely = [node for node in range(1, len(graph)) if self._promises(graph, node, GUESS)]
         return graph.shortest([max(likely, key=lambda node: graph.nodes[node].success)]) if likely else []
 
     def _wander(self, graph: SearchGraph, seen: SeenMap) -> list[tuple[int, int]]:
@@ -248,9 +289,5 @@ def candidate(graph: SearchGraph, node: int, score: float) -> Candidate:
     return Candidate(tuple(graph.nodes[i].action for i in graph.path(node)), score, graph.nodes[node].success)
 
 
-def _handled(node: Node) -> tuple:
-    """What a goal was about: the cell faced, what it shows, and what is carried."""
-    x, y, direction, carried, _ = node.key
-    step = grid.forward_vector(direction)
-    front = tuple(node.image[grid.FRONT_CELL].tolist())
-    return (x + int(step[0])) % SIZE, (y + int(step[1])) % SIZE, front, carried
+def _as_plan(graph: SearchGraph, path: Sequence[tuple[int, int]]) -> deque[Step]:
+    return deque(Step(action, graph.nodes[node], node) for action, node in path)

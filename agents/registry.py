@@ -48,6 +48,14 @@ def agent_class(name: str) -> type:
     return getattr(import_module(f"wmtoolkit.agents.{module}"), attribute)
 
 
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "a word"),
+}
+"""What an option of an agent may be, by its annotation."""
+
+
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """What the constructor takes; ``**shared`` stands for what the class's base takes."""
     found: dict[str, inspect.Parameter] = {}
@@ -101,9 +109,14 @@ def make_agent(
         arguments[part] = given[part]
     if name.startswith(f"{SAVED}:"):
         arguments["file"] = name.partition(":")[2]
-    options = [option for option in parameters(cls) if option not in ("world_model", "env", "file", "seed")]
+    taken = parameters(cls)
+    options = [option for option in taken if option not in ("world_model", "env", "file", "seed")]
     unknown = [option for option in budget if option not in options]
     if unknown:
         known = ", ".join(options) if options else "none"
         raise UserError(f"agent {name!r} has no option {unknown[0]!r}; its options: {known}")
+    for option, value in budget.items():
+        kind, what = _KINDS.get(str(taken[option].annotation), (object, ""))
+        if not isinstance(value, kind) or (what and isinstance(value, bool)):
+            raise UserError(f"agent {name!r}: {option} is {what}, not {value!r}")
     return cls(**arguments, seed=seed, **budget)

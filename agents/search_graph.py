@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,11 +80,6 @@ class Node:
     def failure(self) -> float:
         return float(self.state.outcomes[self.row, Outcome.FAILURE])
 
-    @property
-    def ends(self) -> bool:
-        """Whether the episode is over here, more likely than not."""
-        return self.success + self.failure >= 0.5
-
 
 class SearchGraph:
     """What one decision imagines. It grows by pairs of a node and an action, many in one forward pass.
@@ -99,11 +94,20 @@ class SearchGraph:
         seen: where the agent stands.
         actions: the actions to try.
         meter: told of every forward pass; asked before those for the policy.
+        refuted: whether a predicted success is known to be false: the episode goes on there.
     """
 
-    def __init__(self, root: RolloutState, seen: SeenMap, meter: Meter, actions: Sequence[int] = MOVES) -> None:
+    def __init__(
+        self,
+        root: RolloutState,
+        seen: SeenMap,
+        meter: Meter,
+        actions: Sequence[int] = MOVES,
+        refuted: Callable[[SearchGraph, Node], bool] = lambda graph, node: False,
+    ) -> None:
         self.seen, self.meter, self.actions = seen, meter, tuple(actions)
-        carried = _cell(root.images[0][grid.AGENT_CELL])
+        self._refuted = refuted
+        carried = as_cell(root.images[0][grid.AGENT_CELL])
         self.nodes = [Node((*seen.position, seen.direction, carried, frozenset()), root, 0, -1, -1, 0)]
         # No action led to the first situation of an episode, so it may be a goal that nobody noticed.
         self.by_key = {self.nodes[0].key: 0} if seen.time else {}
@@ -111,10 +115,21 @@ class SearchGraph:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def ends(self, node: int) -> bool:
+        """Whether the episode is over in a node, more likely than not."""
+        return self._over(self.nodes[node])
+
+    def _over(self, node: Node) -> bool:
+        if node.success + node.failure < 0.5:
+            return False
+        return node.failure >= 0.5 or not self._refuted(self, node)
+
     def useful(self, node: int) -> list[int]:
         """The actions that can change anything in a node; none where the episode is over."""
         at = self.nodes[node]
-        return [] if at.ends and node else useful_actions(self._front(at), at.image[grid.AGENT_CELL], self.actions)
+        return (
+            [] if node and self._over(at) else useful_actions(self._front(at), at.image[grid.AGENT_CELL], self.actions)
+        )
 
     def known(self, node: int, action: int) -> int | None:
         """The node that the action leads to, if it was imagined: by this way or, for moves, by another."""
@@ -175,26 +190,32 @@ class SearchGraph:
             node = self.nodes[node].parent
         return result[::-1]
 
-    def shortest(self, goals: Iterable[int]) -> list[tuple[int, int]]:
-        """(action, node) pairs of the shortest known way to any of the goals; empty if none is reached."""
-        goals = set(goals)
-        came: dict[int, Pair] = {0: (-1, -1)}
+    def shortest(self, goals: Mapping[int, float] | Iterable[int]) -> list[tuple[int, int]]:
+        """(action, node) pairs of the shortest known way to any of the goals; empty if none is reached.
+
+        Args:
+            goals: nodes, or for each of them by how many steps its way counts as longer than it is.
+        """
+        extra = goals if isinstance(goals, Mapping) else dict.fromkeys(goals, 0.0)
+        came: dict[int, tuple[int, int, int]] = {0: (-1, -1, 0)}
         queue = deque([0])
-        while queue:
+        best, least = -1, np.inf
+        while queue and came[queue[0]][2] < least:
             node = queue.popleft()
-            if node in goals:
-                way = []
-                while node:
-                    parent, action = came[node]
-                    way.append((action, node))
-                    node = parent
-                return way[::-1]
+            depth = came[node][2]
+            if depth + extra.get(node, np.inf) < least:
+                best, least = node, depth + extra[node]
             for action in self.useful(node):
                 child = self.known(node, action)
                 if child is not None and child not in came:
-                    came[child] = (node, action)
+                    came[child] = (node, action, depth + 1)
                     queue.append(child)
-        return []
+        way: list[tuple[int, int]] = []
+        while best > 0:
+            parent, action, _ = came[best]
+            way.append((action, best))
+            best = parent
+        return way[::-1]
 
     def uncertain(self, node: int) -> bool:
         """Whether a node shows, where nothing was ever seen, cells that could as well look otherwise."""
@@ -205,7 +226,7 @@ class SearchGraph:
         """Where a turn or a step ahead leads."""
         x, y, direction, carried, changes = parent.key
         if action == grid.FORWARD:
-            x, y = _ahead(parent.key)
+            x, y = ahead(parent.key)
         else:
             direction = (direction + (1 if action == grid.RIGHT else -1)) % 4
         return x, y, direction, carried, changes
@@ -223,7 +244,7 @@ class SearchGraph:
             key = self._with_things(key, state.images[row])
         node = Node(key, state, row, parent_index, action, parent.depth + 1)
         known = self.by_key.get(key)
-        if known is not None and not node.ends:
+        if known is not None and not self._over(node):
             return known
         self.nodes.append(node)
         self.by_key.setdefault(key, len(self.nodes) - 1)
@@ -231,7 +252,7 @@ class SearchGraph:
 
     def _front(self, node: Node) -> np.ndarray | Cell:
         """The cell in front: as changed in imagination, or as last really seen, or else as imagined."""
-        place = _ahead(node.key)
+        place = ahead(node.key)
         changed = [cell for *where, cell in node.key[4] if tuple(where) == place]
         if changed:
             return changed[0]
@@ -241,13 +262,13 @@ class SearchGraph:
     def _changed(self, parent: Node, image: np.ndarray) -> Key:
         """Key after an interaction: the hand and the front cell are what it can change."""
         x, y, direction, _, changes = parent.key
-        before, after = _cell(parent.image[grid.FRONT_CELL]), _cell(image[grid.FRONT_CELL])
+        before, after = as_cell(parent.image[grid.FRONT_CELL]), as_cell(image[grid.FRONT_CELL])
         if before != after:
-            front = _ahead(parent.key)
+            front = ahead(parent.key)
             changes = frozenset(change for change in changes if change[:2] != front)
-            if after != _cell(self.seen.cells[front]):
+            if after != as_cell(self.seen.cells[front]):
                 changes |= {(*front, after)}
-        return x, y, direction, _cell(image[grid.AGENT_CELL]), changes
+        return x, y, direction, as_cell(image[grid.AGENT_CELL]), changes
 
     def _never_seen(self, key: Key, image: np.ndarray) -> np.ndarray:
         """(7, 7) bool: cells shown where nothing was ever really seen."""
@@ -260,7 +281,7 @@ class SearchGraph:
         places = self.seen.index(np.array([key[:2]]), np.array([key[2]]))[0][new]
         drawn = {change[:2] for change in key[4]}
         things = {
-            (place // SIZE, place % SIZE, _cell(cell))
+            (place // SIZE, place % SIZE, as_cell(cell))
             for place, cell in zip(places.tolist(), image[new], strict=True)
             if (place // SIZE, place % SIZE) not in drawn
         }
@@ -298,10 +319,12 @@ def _branched(nodes: Sequence[Node]) -> RolloutState:
     return joint.select(np.array([lanes[id(node)] for node in nodes]))
 
 
-def _ahead(key: Key) -> tuple[int, int]:
+def ahead(key: tuple[int, int, int] | Key) -> tuple[int, int]:
+    """The place in front of a pose, which a key begins with."""
     step = grid.forward_vector(key[2])
     return (key[0] + int(step[0])) % SIZE, (key[1] + int(step[1])) % SIZE
 
 
-def _cell(triple: np.ndarray) -> Cell:
+def as_cell(triple: np.ndarray) -> Cell:
+    """Object, colour and state of a cell."""
     return int(triple[0]), int(triple[1]), int(triple[2])

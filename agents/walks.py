@@ -9,7 +9,7 @@ import numpy as np
 
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate
-from wmtoolkit.agents.search_graph import Node, SearchGraph
+from wmtoolkit.agents.search_graph import SearchGraph
 from wmtoolkit.world import grid
 
 INFORMATION = 0.2
@@ -29,7 +29,7 @@ def take_walks(
     weights: np.ndarray,
     count: int,
     rng: np.random.Generator,
-    is_goal: Callable[[Node], bool],
+    is_goal: Callable[[SearchGraph, int], bool],
 ) -> list[Walk]:
     """Draw action sequences, one step of all of them in a forward pass, until one of them reaches a goal.
 
@@ -57,9 +57,9 @@ def take_walks(
         for (walk, action), child in zip(chosen, children, strict=True):
             walk.actions.append(action)
             walk.nodes.append(child)
-        if any(is_goal(graph.nodes[child]) for child in children):
+        if any(is_goal(graph, child) for child in children):
             break
-        going = [walk for walk, _ in chosen if not graph.nodes[walk.nodes[-1]].ends]
+        going = [walk for walk, _ in chosen if not graph.ends(walk.nodes[-1])]
     return [walk for walk in walks if walk.actions]
 
 

@@ -186,6 +186,7 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         row |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
     decisions = sum(item["decisions"] for item in found)
     row["milliseconds_per_decision"] = 1000 * sum(item["seconds"] for item in found) / max(decisions, 1)
+    row["slowest_decision_milliseconds"] = 1000 * max(item["slowest"] for item in found)
     row["forward_passes_per_decision"] = sum(item["forward_passes"] for item in found) / max(decisions, 1)
     errors = [item["error"] for item in found if item["error"]]
     row |= {"errors": len(errors), "error": errors[0] if errors else None}

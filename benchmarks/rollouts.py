@@ -41,7 +41,7 @@ class EpisodeResult:
         episode_return: sum of rewards.
         length: steps taken.
         decisions: actions chosen; the length, or one more if the last choice raised.
-        seconds: spent by the agent in choosing.
+        seconds: spent by the agent in choosing; slowest: in its longest decision.
         forward_passes: of the model, as the agent counts them.
         error: what the agent raised, if it did; the episode then counts as failed.
     """
@@ -52,6 +52,7 @@ class EpisodeResult:
     length: int
     decisions: int
     seconds: float
+    slowest: float
     forward_passes: int
     error: str | None = None
 
@@ -188,7 +189,7 @@ def run_episode(
 ) -> EpisodeResult:
     """Run one episode from ``seed`` to its end; ``frames`` and ``notes``, if given, are added to at each decision."""
     observation, info = env.reset(seed=seed)
-    total, length, decisions, seconds, forward_passes = 0.0, 0, 0, 0.0, 0
+    total, length, decisions, seconds, slowest, forward_passes = 0.0, 0, 0, 0.0, 0.0, 0
     terminated = truncated = False
     reward, error = 0.0, None
     before: dict[str, Any] = {}
@@ -199,15 +200,18 @@ def run_episode(
                 agent.reset(seed)
             decisions += 1
             action = int(agent.act(observation))
+            if action not in range(len(grid.ACTIONS)):
+                raise ValueError(f"it chose action {action}, which is none of 0 to {len(grid.ACTIONS) - 1}")
+            headline = f"step {length}: {grid.ACTIONS[action]}"
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
             _log.debug("the agent raised in the episode of seed %d", seed, exc_info=raised)
-        seconds += time.perf_counter() - started
+        taken = time.perf_counter() - started
+        seconds, slowest = seconds + taken, max(slowest, taken)
         if error is not None:
             break
         now = agent.diagnostics
         forward_passes += int(now.get("forward_passes", 0))
-        headline = f"step {length}: {grid.ACTIONS[action]}"
         if frames is not None:
             frames.append(film_frame(env, observation, info, before, now, headline))
         if notes is not None:
@@ -223,7 +227,7 @@ def run_episode(
         frames += 3 * [film_frame(env, observation, info, before, {}, f"step {length}: {end}")]
     if notes is not None:
         notes.note(env, observation, info, before, {}, f"step {length}: {end}", None)
-    return EpisodeResult(seed, success, total, length, decisions, seconds, forward_passes, error)
+    return EpisodeResult(seed, success, total, length, decisions, seconds, slowest, forward_passes, error)
 
 
 def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -231,7 +235,8 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
 
     ``success_rate`` has a Wilson interval, means have bootstrap intervals (``seed`` fixes them);
     ``decisions_per_second``, ``milliseconds_per_decision`` and ``forward_passes_per_decision`` are totals over
-    totals; ``errors`` counts the episodes in which the agent raised.
+    totals; ``slowest_decision_milliseconds`` is that of all episodes; ``errors`` counts the episodes in which the agent
+    raised.
     """
     rng = np.random.default_rng(seed)
     count = len(results)
@@ -249,6 +254,7 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
         metrics[name] = {"value": float(values.mean()), "ci95": list(bootstrap_mean(values, rng)), "n": count}
     metrics["decisions_per_second"] = plain(decisions / max(seconds, 1e-9), decisions)
     metrics["milliseconds_per_decision"] = plain(1000 * seconds / max(decisions, 1), decisions)
+    metrics["slowest_decision_milliseconds"] = plain(1000 * max(result.slowest for result in results), decisions)
     metrics["forward_passes_per_decision"] = plain(passes / max(decisions, 1), decisions)
     metrics["errors"] = plain(sum(result.error is not None for result in results), count)
     return metrics

@@ -10,10 +10,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.checks import autoreset, known, probability, whole
 from wmtoolkit.envs.lanes import lane_infos, lane_seeds
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
@@ -48,10 +50,10 @@ class Belief:
     ) -> None:
         if fill not in FILLS:
             raise UserError(f"belief: fill {fill!r} is not one of {', '.join(FILLS)}")
-        if not 0 <= threshold <= 1:
-            raise UserError(f"belief: threshold is a probability, not {threshold}")
-        if window is not None and window < 1:
-            raise UserError(f"belief: window must be at least 1 frame, not {window}")
+        probability(threshold, "belief: threshold")
+        if window is not None:
+            whole(window, "belief: window")
+        whole(decoding_steps, "belief: decoding_steps")
         self.world_model = world_model
         self.fill = fill
         self.threshold = threshold
@@ -61,9 +63,20 @@ class Belief:
         self.generator.seed()
         self._frames: list[tuple[Mapping[str, Any], np.ndarray, int]] = []
 
+    @classmethod
+    def of(cls, world_model: AnyOrderWorldModel, settings: Mapping[str, Any]) -> Belief:
+        """A belief with ``settings`` by name; ``UserError`` for a name there is not."""
+        known(settings, ("fill", "threshold", "window", "decoding_steps"), "belief")
+        return cls(world_model, **settings)
+
     def start(self, observation: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         """Take the first observation of an episode; ``info`` may hold ``visible`` (7, 7, 3) bool."""
         self._frames = [(observation, _visible(observation, info), -1)]
+
+    def check_started(self) -> None:
+        """Raise ``ResetNeeded`` before the first episode."""
+        if not self._frames:
+            raise ResetNeeded("no episode yet: call reset() first")
 
     def add(self, action: int, observation: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         """Take what followed an action."""
@@ -124,21 +137,27 @@ class BeliefCompletion(gymnasium.Wrapper, RecordConstructorArgs):
     Args:
         env: an environment whose observations are dicts of image, direction and mission.
         checkpoint: folder of a checkpoint or a loaded model; None: the packaged one.
+        device, precision: of a checkpoint that is loaded, see ``load_world_model``.
         settings: ``fill``, ``threshold``, ``window``, ``decoding_steps`` of ``Belief``.
 
     Raises:
-        UserError: for a missing checkpoint or a value out of range.
+        UserError: for a missing checkpoint, an unknown setting or a value out of range.
+        gymnasium.error.ResetNeeded: for a step before ``reset``.
     """
 
     def __init__(
         self,
         env: gymnasium.Env,
         checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
         **settings: Any,
     ) -> None:
-        RecordConstructorArgs.__init__(self, checkpoint=checkpoint, **settings)
+        loading = {"checkpoint": checkpoint, "device": device, "precision": precision}
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **loading, **settings)  # a model is not copied
         gymnasium.Wrapper.__init__(self, env)
-        self.belief = Belief(load_world_model(checkpoint), **settings)
+        self.belief = Belief.of(load_world_model(checkpoint, device, precision), settings)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -150,6 +169,7 @@ class BeliefCompletion(gymnasium.Wrapper, RecordConstructorArgs):
         return self._completed(observation, info)
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        self.belief.check_started()
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.belief.add(int(action), observation, info)
         observation, info = self._completed(observation, info)
@@ -167,18 +187,25 @@ class VectorBeliefCompletion(VectorWrapper):
 
     Args:
         env: a vector environment that resets finished lanes in the same step, or not at all.
-        checkpoint, settings: as for ``BeliefCompletion``.
+        checkpoint, device, precision, settings: as for ``BeliefCompletion``.
+
+    Raises:
+        UserError: as ``BeliefCompletion``, and for an environment that resets finished lanes in the next step.
     """
 
     def __init__(
         self,
         env: VectorEnv,
         checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
         **settings: Any,
     ) -> None:
         super().__init__(env)
-        world_model = load_world_model(checkpoint)
-        self.beliefs = [Belief(world_model, **settings) for _ in range(self.num_envs)]
+        autoreset(env, "belief completion", AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+        world_model = load_world_model(checkpoint, device, precision)
+        self.beliefs = [Belief.of(world_model, settings) for _ in range(self.num_envs)]
         self._shown = [(np.zeros(0, np.uint8), np.zeros(0, np.float32))] * self.num_envs
 
     def reset(
@@ -195,6 +222,7 @@ class VectorBeliefCompletion(VectorWrapper):
         return self._believed(observation, infos, lanes)
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self.beliefs[0].check_started()
         observation, rewards, terminations, truncations, infos = self.env.step(actions)
         ended = np.flatnonzero(infos.get("_final_obs", np.zeros(self.num_envs, bool)))
         final_infos = lane_infos(infos.get("final_info", {}), self.num_envs)

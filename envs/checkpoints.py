@@ -12,11 +12,13 @@ import torch
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
 
-_LOADED: WeakValueDictionary[tuple[str, int, str], AnyOrderWorldModel] = WeakValueDictionary()
+_LOADED: WeakValueDictionary[tuple[str, int, str, str], AnyOrderWorldModel] = WeakValueDictionary()
 
 
 def load_world_model(
-    checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None, device: str | torch.device | None = None
+    checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
 ) -> AnyOrderWorldModel:
     """The world model that ``checkpoint`` means.
 
@@ -24,9 +26,10 @@ def load_world_model(
         checkpoint: a folder, a loaded model (returned as it is), or None for the packaged one. A folder that has not
             changed since is not loaded twice while an environment holds it.
         device: where to load.
+        precision: of the passes, ``"auto"``, ``"float32"`` or ``"bf16"``, see ``AnyOrderWorldModel.from_pretrained``.
 
     Raises:
-        UserError: for a missing or broken checkpoint.
+        UserError: for a missing or broken checkpoint, an unknown precision.
     """
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
         if not hasattr(checkpoint, "rollout_state"):
@@ -35,10 +38,10 @@ def load_world_model(
     path = None if checkpoint is None else Path(checkpoint)
     weights = path / "model.safetensors" if path else None
     changed = weights.stat().st_mtime_ns if weights and weights.exists() else 0
-    key = (str(path.resolve()) if path else "", changed, str(device))
+    key = (str(path.resolve()) if path else "", changed, str(device), precision)
     model = _LOADED.get(key)
     if model is None:
-        model = AnyOrderWorldModel.from_pretrained(path, device=device)
+        model = AnyOrderWorldModel.from_pretrained(path, device=device, precision=precision)
         _LOADED[key] = model
     return model
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view, side_by_side
-from wmtoolkit.errors import UserError
+from wmtoolkit.envs.window import Window
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 
@@ -26,15 +28,18 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
     Imagination branches from the real history, goes on alone for ``horizon`` steps, and branches anew.
     ``info["drift"]`` holds ``step`` (imagined steps since the branch), ``cell_accuracy`` (share of equal cells),
     ``frame_exact``, ``direction_equal``, ``outcome_equal`` (bools) and ``log_prob`` (nats, of the imagined step);
-    ``info["imagined"]`` is the imagined view (7, 7, 3) uint8. ``render`` shows both views side by side.
+    ``info["imagined"]`` is the imagined view (7, 7, 3) uint8. ``render`` shows both views side by side; in ``human``
+    mode their window takes the place of the level's own.
 
     Args:
         env: a real environment whose observations are dicts of image, direction and mission.
         checkpoint: folder of a checkpoint or a loaded model; None: the packaged one.
         horizon: imagined steps between two looks at reality.
+        device, precision: of a checkpoint that is loaded, see ``load_world_model``.
 
     Raises:
         UserError: for a missing checkpoint or a horizon below 1.
+        gymnasium.error.ResetNeeded: for a step before ``reset`` or after the end.
     """
 
     def __init__(
@@ -42,13 +47,20 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         env: gymnasium.Env,
         checkpoint: str | os.PathLike[str] | AnyOrderWorldModel | None = None,
         horizon: int = 8,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
     ) -> None:
-        if horizon < 1:
-            raise UserError(f"horizon must be at least 1, not {horizon}")
-        RecordConstructorArgs.__init__(self, checkpoint=checkpoint, horizon=horizon)
+        self.horizon = whole(horizon, "horizon")
+        loading = {"checkpoint": checkpoint, "device": device, "precision": precision}
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **loading, horizon=horizon)  # no copy of a model
         gymnasium.Wrapper.__init__(self, env)
-        self.world_model = load_world_model(checkpoint)
-        self.horizon = horizon
+        self.world_model = load_world_model(checkpoint, device, precision)
+        self._render_mode = env.render_mode
+        if self._render_mode == "human":
+            env.unwrapped.render_mode = None  # one window is enough, see ``render``
+        self._window: Window | None = None
+        self._ended = False
         self._recorder: Recorder | None = None
         self._state: Any = None
         self.imagined_steps = 0
@@ -60,11 +72,16 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._recorder = Recorder(Trajectory.start(observation, seed=seed))
+        self._ended = False
+        self._real = np.array(observation["image"])
         self.look()
+        self._show()
         return observation, info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         recorder = self._running()
+        if self._ended:
+            raise ResetNeeded("the episode has ended: call reset() before step()")
         if self.imagined_steps == self.horizon or self.imagined_ending:
             self.look()
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -86,6 +103,9 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         }
         self._counts[self.imagined_steps - 1] += 1
         self._sums[self.imagined_steps - 1] += [drift[name] for name in _MEASURES]
+        self._ended = terminated or truncated
+        self._real = np.array(observation["image"])
+        self._show()
         return observation, reward, terminated, truncated, {**info, "drift": drift, "imagined": imagined}
 
     @property
@@ -112,9 +132,37 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
             rows.append({"step": int(index) + 1, "n": int(self._counts[index]), **means})
         return rows
 
-    def render(self) -> Any:
-        """Real and imagined view side by side, (H, W, 3) uint8, uncertain cells faded."""
-        real = draw_view(self._running().trajectory.images[-1])
+    @property
+    def render_mode(self) -> str | None:
+        """That of the environment it was made with."""
+        return self._render_mode
+
+    def render(self) -> np.ndarray | None:
+        """Both views side by side, (H, W, 3) uint8, uncertain cells faded; in ``human`` mode they are shown instead."""
+        self._running()
+        if self._render_mode is None:
+            gymnasium.logger.warn("render() needs an environment made with render_mode='rgb_array'")
+            return None
+        if self._render_mode == "human":
+            self._show()
+            return None
+        return self._page()
+
+    def close(self) -> None:
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+        super().close()
+
+    def _show(self) -> None:
+        if self._render_mode != "human":
+            return
+        if self._window is None:
+            self._window = Window("real and imagined", self.metadata.get("render_fps", 4))
+        self._window.show(self._page(), self._running().history.mission)
+
+    def _page(self) -> np.ndarray:
+        real = draw_view(self._real)
         imagined = draw_view(np.asarray(self._state.images[0]), np.asarray(self._state.confidence[0]))
         return side_by_side([real, imagined], ["real", f"imagined, {self.imagined_steps} steps"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
+from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
 from wmtoolkit.envs.starts import Starts, begin, recordings
@@ -52,8 +54,9 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
 
     ## Info
     ``log_prob`` (float, nats, of the frame just imagined; 0 for a real one), ``confidence`` (7, 7) float32
-    (probability of each shown cell; 1 for real ones) and ``outcome_probabilities`` (4,) float32 in the order of
-    ``Outcome``.
+    (probability of each shown cell; 1 for real ones), ``outcome_probabilities`` (4,) float32 in the order of
+    ``Outcome``, and ``trajectory``, the imagined ``Trajectory`` so far, its beginning included: as of this step
+    whatever comes later, and put together only if it is read.
 
     Args:
         level: id of the real level.
@@ -66,7 +69,8 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         decoding_steps: 1 decodes all cells of a frame in parallel; n in n rounds, most confident first.
         max_steps: the limit; None: what the real level computes at its reset for the mission.
         render_mode: ``"rgb_array"`` (the view with MiniGrid's tiles, uncertain cells faded), ``"human"`` or None.
-        device: where a checkpoint is loaded; None: the model's own choice.
+        device: where a checkpoint is loaded; None: the CPU.
+        precision: of a checkpoint's passes, ``"auto"``, ``"float32"`` or ``"bf16"``, see ``load_world_model``.
 
     Raises:
         UserError: for an unknown level or start, a missing checkpoint or dataset, words the model does not know.
@@ -89,10 +93,11 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         max_steps: int | None = None,
         render_mode: str | None = None,
         device: str | torch.device | None = None,
+        precision: str = "auto",
     ) -> None:
         check_options(temperature, decoding_steps, render_mode)
         self.starts = Starts(level, start, recordings(dataset, level), max_steps)
-        self.world_model = load_world_model(checkpoint, device)
+        self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
@@ -113,17 +118,18 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
+        start = (options or {}).get("start")
+        given = None if start is None else self.starts.continuation(start)  # refused before anything has changed
         super().reset(seed=seed)
         self._generator.manual_seed(int(self.np_random.integers(2**63)))
-        start = (options or {}).get("start")
-        opening = self.starts.draw(seed, self.np_random) if start is None else self.starts.continuation(start)
+        opening = given or self.starts.draw(seed, self.np_random)
         self._state, (history,) = begin(self.world_model, [opening], [self._generator])
         self._recorder = Recorder(history)
         self.max_steps = opening.max_steps
         self._ended = False
         if self.render_mode == "human":
             self._show()
-        return history.observation(), step_info(self._state, 0)
+        return history.observation(), step_info(self._state, 0, self._recorder)
 
     def step(self, action: np.int64) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         recorder = self._running()
@@ -146,7 +152,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self._ended = terminated or truncated
         if self.render_mode == "human":
             self._show()
-        return observation, reward, terminated, truncated, step_info(self._state, 0)
+        return observation, reward, terminated, truncated, step_info(self._state, 0, recorder)
 
     def render(self) -> np.ndarray | None:
         """The imagined view as (224, 224, 3) uint8, uncertain cells faded; in ``human`` mode it is shown instead."""
@@ -195,18 +201,18 @@ def checked_action(action: Any) -> int:
 
 def check_options(temperature: float, decoding_steps: int, render_mode: str | None) -> None:
     """Raise ``UserError`` for a value that imagination cannot use."""
-    if not temperature >= 0:
-        raise UserError(f"temperature must be at least 0, not {temperature}")
-    if decoding_steps < 1:
-        raise UserError(f"decoding_steps must be at least 1, not {decoding_steps}")
+    if not isinstance(temperature, numbers.Real) or not temperature >= 0:
+        raise UserError(f"temperature must be at least 0, not {temperature!r}")
+    whole(decoding_steps, "decoding_steps")
     if render_mode not in (None, *RENDER_MODES):
         raise UserError(f"render_mode {render_mode!r} is not one of None, {', '.join(RENDER_MODES)}")
 
 
-def step_info(state: RolloutState, row: int | np.integer) -> dict[str, Any]:
+def step_info(state: RolloutState, row: int | np.integer, recorder: Recorder) -> dict[str, Any]:
     """The info of one lane, in fresh arrays."""
     return {
         "log_prob": float(state.log_prob[row]),
         "confidence": np.array(state.confidence[row], dtype=np.float32),
         "outcome_probabilities": np.array(state.outcomes[row], dtype=np.float32),
+        "trajectory": recorder.so_far,
     }

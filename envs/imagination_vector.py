@@ -16,10 +16,12 @@ from gymnasium.vector.utils import batch_space
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
+from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.imagination import RENDER_FPS, check_options, checked_action, step_info, success_reward
 from wmtoolkit.envs.lanes import lane_seeds
+from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
-from wmtoolkit.envs.starts import Starts, begin, recordings
+from wmtoolkit.envs.starts import Opening, Starts, begin, recordings
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.rollout import RolloutState
@@ -36,18 +38,23 @@ class Snapshot:
     elapsed: np.ndarray
     limits: np.ndarray
     ended: np.ndarray
+    recorders: tuple[Recorder, ...]
     streams: tuple[tuple[Mapping[str, Any], torch.Tensor, Mapping[str, Any]], ...]
 
 
 class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
-    """``ImaginationEnv`` in n lanes with one forward pass of the model a step.
+    """``ImaginationEnv`` in n lanes, all in one batch: a step passes twice through the network (what has been seen,
+    then the frame to come; this once for each of ``decoding_steps``), however many lanes there are.
 
-    Lane i reset with seed s goes exactly as a single environment reset with seed s + i: lanes do not influence each
-    other and each has random streams of its own.
+    Lane i reset with seed s goes as a single environment reset with seed s + i: no lane attends to another and each has
+    random streams of its own. Batches of other sizes are computed with other roundings, though: in ``float32`` they
+    move probabilities in the sixth digit, and greedy lanes show the same frames; in ``bf16`` a close call may go the
+    other way.
 
     Args:
         num_envs: number of lanes.
-        level, checkpoint, start, dataset, temperature, decoding_steps, max_steps, device: as for ``ImaginationEnv``.
+        level, checkpoint, start, dataset, temperature, decoding_steps, max_steps, device, precision: as for
+            ``ImaginationEnv``.
         max_episode_steps: truncates an episode after so many imagined steps, whatever ``max_steps`` says.
         autoreset_mode: ``AutoresetMode.SAME_STEP`` (a finished lane starts anew within the step; its last observation
             and info are in ``infos["final_obs"]`` and ``infos["final_info"]``) or ``DISABLED`` (finished lanes wait
@@ -75,18 +82,18 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         device: str | torch.device | None = None,
+        precision: str = "auto",
     ) -> None:
         check_options(temperature, decoding_steps, render_mode)
-        if num_envs < 1:
-            raise UserError(f"num_envs must be at least 1, not {num_envs}")
+        num_envs = whole(num_envs, "num_envs")
+        if max_episode_steps is not None:
+            whole(max_episode_steps, "max_episode_steps")
         if render_mode == "human":
             raise UserError("render_mode 'human' shows one environment; use gym.make, or render_mode='rgb_array'")
-        mode = AutoresetMode(autoreset_mode)
-        if mode is AutoresetMode.NEXT_STEP:
-            raise UserError("autoreset_mode is SameStep or Disabled; NextStep would waste a forward pass a lane")
+        mode = _autoreset_mode(autoreset_mode)
         episodes = recordings(dataset, level)
         self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
-        self.world_model = load_world_model(checkpoint, device)
+        self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
@@ -103,36 +110,43 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self._generators = [torch.Generator() for _ in range(num_envs)]
         self._state: RolloutState | None = None
         self._missions = [""] * num_envs
+        self._recorders: list[Recorder] = []
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._limits = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=bool)
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """The imagined episode of each lane so far, its beginning included."""
+        self._running()
+        return tuple(recorder.so_far for recorder in self._recorders)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start every lane anew, or those of ``options["reset_mask"]`` (bool (n,)).
 
-        ``options["start"]``: a trajectory, or one a lane, to continue from instead.
+        ``options["start"]``: a trajectory, or a list of one (or None) a lane, to continue from instead.
         """
         seeds = lane_seeds(seed, self.num_envs)
-        super().reset(seed=seeds[0])
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
             raise ValueError(f"reset_mask must be bool ({self.num_envs},) with at least one True")
         if self._state is None and not mask.all():
             raise ResetNeeded("no episodes yet: the first reset() is of all lanes")
+        lanes = np.flatnonzero(mask)
+        given = self._given((options or {}).get("start"), lanes)  # refused before anything has changed
+        super().reset(seed=seeds[0])
         if not self._rngs:
             self._rngs = [seeding.np_random()[0] for _ in range(self.num_envs)]
-        given = (options or {}).get("start")
-        lanes = np.flatnonzero(mask)
         for lane in lanes:
             if (own := seeds[lane]) is not None:
                 self._rngs[lane] = seeding.np_random(own)[0]
-        self._begin(lanes, seeds, [given] * self.num_envs if given is None or isinstance(given, Trajectory) else given)
+        self._begin(lanes, seeds, given)
         infos: dict[str, Any] = {}
         for lane in lanes:
-            infos = self._add_info(infos, step_info(self._running(), lane), int(lane))
+            infos = self._add_info(infos, step_info(self._running(), lane, self._recorders[lane]), int(lane))
         return self._observation(), infos
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -142,8 +156,9 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             raise ResetNeeded(f"lanes {lanes} have ended: reset(options={{'reset_mask': ...}}) before step()")
         if len(actions) != self.num_envs:
             raise ValueError(f"{len(actions)} actions were given for {self.num_envs} lanes")
+        acts = np.array([checked_action(action) for action in actions])
         self._state = state.step(
-            np.array([checked_action(action) for action in actions]),
+            acts,
             temperature=self.temperature,
             steps=self.decoding_steps,
             generator=self._generators,
@@ -157,6 +172,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         if self.max_episode_steps is not None:
             truncations |= self._elapsed >= self.max_episode_steps
         ended = terminations | truncations
+        self._record(acts, rewards, terminations, truncations)
         infos = self._infos()
         if ended.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
             finished = np.flatnonzero(ended)
@@ -164,10 +180,9 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             final: dict[str, Any] = {}
             for lane in finished:
                 observation = {key: values[lane] for key, values in last.items()}
-                final = self._add_info(
-                    final, {"final_obs": observation, "final_info": step_info(self._state, lane)}, int(lane)
-                )
-            self._begin(finished, [None] * self.num_envs, [None] * self.num_envs)
+                info = step_info(self._state, lane, self._recorders[lane])
+                final = self._add_info(final, {"final_obs": observation, "final_info": info}, int(lane))
+            self._begin(finished, [None] * self.num_envs, {})
             infos = {**self._infos(), **final}
         else:
             self._ended = ended
@@ -181,7 +196,8 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             for rng, generator, start in zip(self._rngs, self._generators, self.starts, strict=True)
         )
         counts = (self._steps.copy(), self._elapsed.copy(), self._limits.copy(), self._ended.copy())
-        return Snapshot(state, tuple(self._missions), *counts, streams)
+        recorders = tuple(recorder.fork() for recorder in self._recorders)
+        return Snapshot(state, tuple(self._missions), *counts, recorders, streams)
 
     def restore(self, snapshot: Snapshot) -> dict[str, Any]:
         """Go back to a ``save`` of this environment; returns the observations of then."""
@@ -190,6 +206,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self._state, self._missions = snapshot.state, list(snapshot.missions)
         self._steps, self._elapsed = snapshot.steps.copy(), snapshot.elapsed.copy()
         self._limits, self._ended = snapshot.limits.copy(), snapshot.ended.copy()
+        self._recorders = [recorder.fork() for recorder in snapshot.recorders]
         for lane, (rng, generator, level) in enumerate(snapshot.streams):
             self._rngs[lane].bit_generator.state = rng
             self._generators[lane].set_state(generator)
@@ -203,21 +220,41 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         state = self._running()
         return tuple(draw_view(image, sure) for image, sure in zip(state.images, state.confidence, strict=True))
 
-    def _begin(self, lanes: np.ndarray, seeds: Sequence[int | None], starts: Sequence[Trajectory | None]) -> None:
+    def _given(self, start: Any, lanes: np.ndarray) -> dict[int, Opening]:
+        """The beginnings of those ``lanes`` whose trajectories ``start`` gives."""
+        if not isinstance(start, (list, tuple)):
+            start = [start] * self.num_envs
+        if len(start) != self.num_envs:
+            raise UserError(
+                f"start: {len(start)} trajectories for {self.num_envs} lanes; give one, or one (or None) a lane"
+            )
+        return {int(lane): self.starts[lane].continuation(start[lane]) for lane in lanes if start[lane] is not None}
+
+    def _begin(self, lanes: np.ndarray, seeds: Sequence[int | None], given: Mapping[int, Opening]) -> None:
         openings = []
         for lane in lanes:
             rng, generator = self._rngs[lane], self._generators[lane]
             generator.manual_seed(int(rng.integers(2**63)))
-            given, own = starts[lane], self.starts[lane]
-            openings.append(own.draw(seeds[lane], rng) if given is None else own.continuation(given))
+            openings.append(given.get(int(lane)) or self.starts[lane].draw(seeds[lane], rng))
         fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes])
         self._state = fresh if len(lanes) == self.num_envs else self._running().replace(lanes, fresh)
+        self._recorders = self._recorders or [Recorder(history) for history in histories]
         for lane, opening, history in zip(lanes, openings, histories, strict=True):
             self._missions[lane] = opening.mission
+            self._recorders[lane] = Recorder(history)
             self._steps[lane] = len(history)
             self._limits[lane] = opening.max_steps
         self._elapsed[lanes] = 0
         self._ended[lanes] = False
+
+    def _record(
+        self, actions: np.ndarray, rewards: np.ndarray, terminations: np.ndarray, truncations: np.ndarray
+    ) -> None:
+        state = self._running()
+        shown = zip(state.images, state.directions.tolist(), strict=True)
+        told = zip(actions.tolist(), rewards.tolist(), terminations.tolist(), truncations.tolist(), strict=True)
+        for recorder, (image, direction), (action, *ends) in zip(self._recorders, shown, told, strict=True):
+            recorder.add(action, {"image": image, "direction": direction}, *ends)
 
     def _running(self) -> RolloutState:
         if self._state is None:
@@ -235,5 +272,17 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             "log_prob": state.log_prob.astype(np.float64),
             "confidence": state.confidence.copy(),
             "outcome_probabilities": state.outcomes.copy(),
+            "trajectory": np.fromiter(self.trajectories, dtype=object, count=self.num_envs),
         }
         return {**arrays, **{f"_{key}": everywhere.copy() for key in arrays}}
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """The mode that is meant, or ``UserError``."""
+    try:
+        chosen = AutoresetMode(mode)
+    except ValueError:
+        raise UserError(f"autoreset_mode {mode!r} is not one of SameStep, Disabled") from None
+    if chosen is AutoresetMode.NEXT_STEP:
+        raise UserError("autoreset_mode is SameStep or Disabled; NextStep would waste a forward pass a lane")
+    return chosen

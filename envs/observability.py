@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs, seeding
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from wmtoolkit.envs.checks import autoreset, known, probability, views
 from wmtoolkit.envs.lanes import lane_infos, lane_seeds
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
@@ -23,6 +25,8 @@ QUADRANTS: dict[str, tuple[slice, slice]] = {
 }
 """Columns and rows of the view that an occlusion covers; the agent's own column stays free."""
 
+_SHAPE = (grid.VIEW, grid.VIEW, 3)
+_KEYS = ("visible", "partial_observability")
 _THINGS = np.array([grid.OBJECTS.index(name) for name in ("key", "ball", "box")])
 _COLORED = np.array([grid.OBJECTS.index(name) for name in ("door", "key", "ball", "box")])
 
@@ -33,7 +37,9 @@ class Corruption:
 
     Attributes:
         cell_dropout: probability that a cell is hidden; it reads as MiniGrid's unseen.
-        attribute_dropout: probability that one attribute (object, colour, state) of a cell is hidden; it reads 0.
+        attribute_dropout: probability that one attribute (object, colour, state) of a cell is hidden; it reads 0,
+            which for an object means unseen, but is also the id of red and of an open door: whoever is to tell a
+            hidden colour or state from these must read ``info["visible"]``.
         color_noise: probability that a door, key, ball or box shows another colour.
         object_noise: probability that a key, ball or box shows as another of these.
         frame_dropout: probability that a whole frame after the first is lost.
@@ -53,13 +59,12 @@ class Corruption:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "float" and not 0 <= value <= 1:
-                raise UserError(f"partial observability: {field.name} is a probability, not {value}")
+            if field.type == "float":
+                probability(getattr(self, field.name), f"partial observability: {field.name}")
         if self.lost_frame not in ("stale", "blank"):
             raise UserError(f"partial observability: lost_frame is 'stale' or 'blank', not {self.lost_frame!r}")
-        if self.view_size not in range(1, grid.VIEW + 1, 2):
-            raise UserError(f"partial observability: view_size is 1, 3, 5 or 7, not {self.view_size}")
+        if not isinstance(self.view_size, int) or self.view_size not in range(1, grid.VIEW + 1, 2):
+            raise UserError(f"partial observability: view_size is 1, 3, 5 or 7, not {self.view_size!r}")
         if self.occlusion not in (None, "random", *QUADRANTS):
             names = ", ".join(QUADRANTS)
             raise UserError(f"partial observability: occlusion is None, 'random', {names}, not {self.occlusion!r}")
@@ -74,6 +79,12 @@ class ObservationFilter:
         self.shown = np.zeros((grid.VIEW, grid.VIEW, 3), dtype=np.uint8)
         """The last image shown."""
         self._covered = np.zeros((grid.VIEW, grid.VIEW), dtype=bool)
+        self._told = {**asdict(corruption), "frame_lost": False, "occluded": None}
+
+    def told(self) -> dict[str, Any]:
+        """What was done to the last view: every attribute of the corruption, ``frame_lost`` (bool) and ``occluded``
+        (a name in ``QUADRANTS`` or None)."""
+        return dict(self._told)
 
     def first(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first view of an episode; see ``next``."""
@@ -83,6 +94,7 @@ class ObservationFilter:
         occlusion = self.corruption.occlusion
         if occlusion == "random":
             occlusion = str(self.rng.choice(list(QUADRANTS)))
+        self._told["occluded"] = occlusion
         if occlusion is not None:
             covered[QUADRANTS[occlusion]] = True
         self._covered = covered
@@ -115,6 +127,7 @@ class ObservationFilter:
         shown[..., 1] = np.where(wrong, (shown[..., 1] + shifts[1]) % len(grid.COLORS), shown[..., 1])
         visible = np.moveaxis(chances[:3], 0, -1) >= noise.attribute_dropout
         visible &= ~(hide_cell | self._covered)[..., None]
+        self._told["frame_lost"] = lost
         if lost:
             visible[:] = False
         shown = self.shown.copy() if lost and noise.lost_frame == "stale" else np.where(visible, shown, 0)
@@ -127,7 +140,8 @@ class PartialObservability(gymnasium.Wrapper, RecordConstructorArgs):
 
     The noise has a stream of its own, spawned from the environment's ``np_random`` at a seeded reset, so the episode
     below stays what it is without the wrapper. ``info["visible"]`` (7, 7, 3) bool tells what is shown of this step
-    (a stack of wrappers: by all of them).
+    (a stack of wrappers: by all of them); ``info["partial_observability"]``, a tuple of dicts, what each wrapper of the
+    stack did, the innermost first (see ``ObservationFilter.told``).
 
     Args:
         env: an environment whose observations are dicts with ``image``.
@@ -135,12 +149,13 @@ class PartialObservability(gymnasium.Wrapper, RecordConstructorArgs):
 
     Raises:
         UserError: for a value out of range or an unknown name.
+        gymnasium.error.ResetNeeded: for a step before ``reset``.
     """
 
     def __init__(self, env: gymnasium.Env, **corruption: Any) -> None:
         RecordConstructorArgs.__init__(self, **corruption)
         gymnasium.Wrapper.__init__(self, env)
-        _check_space(env.observation_space)
+        views(env.observation_space, _SHAPE, "partial observability")
         self.filter = ObservationFilter(_corruption(corruption), np.random.default_rng(0))
         self._seeded = False
 
@@ -151,11 +166,13 @@ class PartialObservability(gymnasium.Wrapper, RecordConstructorArgs):
         if seed is not None or not self._seeded:
             self.filter.rng = self.env.np_random.spawn(1)[0]
             self._seeded = True
-        return _applied(observation, info, self.filter.first(observation["image"]))
+        return _applied(observation, info, self.filter, self.filter.first)
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        if not self._seeded:
+            raise ResetNeeded("no episode yet: call reset() first")
         observation, reward, terminated, truncated, info = self.env.step(action)
-        observation, info = _applied(observation, info, self.filter.next(observation["image"]))
+        observation, info = _applied(observation, info, self.filter, self.filter.next)
         return observation, reward, terminated, truncated, info
 
 
@@ -165,13 +182,18 @@ class VectorPartialObservability(VectorWrapper):
     Args:
         env: a vector environment that resets finished lanes in the same step, or not at all.
         corruption: attributes of ``Corruption``.
+
+    Raises:
+        UserError: as ``PartialObservability``, and for an environment that resets finished lanes in the next step.
     """
 
     def __init__(self, env: VectorEnv, **corruption: Any) -> None:
         super().__init__(env)
-        _check_space(env.single_observation_space)
+        autoreset(env, "partial observability", AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+        views(env.single_observation_space, _SHAPE, "partial observability")
         settings = _corruption(corruption)
         self.filters = [ObservationFilter(settings, np.random.default_rng()) for _ in range(self.num_envs)]
+        self._begun = False
         self._depth = 0
         inner: Any = env
         while isinstance(inner, VectorWrapper):
@@ -187,16 +209,19 @@ class VectorPartialObservability(VectorWrapper):
         for lane in lanes:
             if (own := lane_seeds(seed, self.num_envs)[lane]) is not None:
                 self.filters[lane].rng = seeding.np_random(own)[0].spawn(self._depth + 1)[self._depth]
+        self._begun = True
         return self._filtered(observation, infos, fresh=set(lanes.tolist()), lanes=lanes)
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        if not self._begun:
+            raise ResetNeeded("no episodes yet: call reset() first")
         observation, rewards, terminations, truncations, infos = self.env.step(actions)
         fresh = set()
         for lane in np.flatnonzero(infos.get("_final_obs", np.zeros(self.num_envs, bool))):
             final, info = infos["final_obs"][lane], lane_infos(infos["final_info"], self.num_envs)[lane]
-            final, info = _applied(final, info, self.filters[lane].next(final["image"]))
+            final, info = _applied(final, info, self.filters[lane], self.filters[lane].next)
             infos["final_obs"][lane] = final
-            infos["final_info"] = self._add_info(infos["final_info"], {"visible": info["visible"]}, int(lane))
+            infos["final_info"] = self._add_info(infos["final_info"], {key: info[key] for key in _KEYS}, int(lane))
             fresh.add(int(lane))
         lanes = np.arange(self.num_envs)
         observation, infos = self._filtered(observation, infos, fresh, lanes)
@@ -207,34 +232,34 @@ class VectorPartialObservability(VectorWrapper):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         images = np.array(observation["image"])
         visible = np.array(infos.get("visible", np.ones(images.shape, bool)))
+        told = np.full(self.num_envs, None, dtype=object)
+        below = infos.get("partial_observability", [None] * self.num_envs)
         present = np.isin(np.arange(self.num_envs), lanes)
         for lane, own in enumerate(self.filters):
             if present[lane]:
                 images[lane], seen = (own.first if lane in fresh else own.next)(images[lane])
                 visible[lane] &= seen
+                told[lane] = (*(below[lane] or ()), own.told())
             else:
                 images[lane] = own.shown
-        return {**observation, "image": images}, {**infos, "visible": visible, "_visible": present}
-
-
-def _check_space(space: gymnasium.Space) -> None:
-    image = space["image"] if isinstance(space, gymnasium.spaces.Dict) and "image" in space.spaces else None
-    if image is None or image.shape != (grid.VIEW, grid.VIEW, 3):
-        raise UserError("partial observability needs observations that are dicts with 7x7x3 views")
+        added = {"visible": visible, "partial_observability": told}
+        masks = {f"_{key}": present.copy() for key in added}
+        return {**observation, "image": images}, {**infos, **added, **masks}
 
 
 def _corruption(settings: Mapping[str, Any]) -> Corruption:
-    known = [field.name for field in fields(Corruption)]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise UserError(f"partial observability: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    known(settings, [field.name for field in fields(Corruption)], "partial observability")
     return Corruption(**settings)
 
 
 def _applied(
-    observation: Mapping[str, Any], info: Mapping[str, Any], filtered: tuple[np.ndarray, np.ndarray]
+    observation: Mapping[str, Any],
+    info: Mapping[str, Any],
+    own: ObservationFilter,
+    show: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    image, visible = filtered
+    image, visible = show(observation["image"])
     if "visible" in info:
         visible = visible & info["visible"]
-    return {**observation, "image": image}, {**info, "visible": visible}
+    told = (*info.get("partial_observability", ()), own.told())
+    return {**observation, "image": image}, {**info, "visible": visible, "partial_observability": told}

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
+from wmtoolkit.envs.checks import autoreset, probability, whole
 from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
-from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Outcome
 
 
@@ -30,26 +30,28 @@ class Trust:
     orders: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.outcome_confidence <= 1:
-            raise UserError(f"outcome_confidence is a probability, not {self.outcome_confidence}")
-        if self.orders < 1:
-            raise UserError(f"orders must be at least 1, not {self.orders}")
+        probability(self.outcome_confidence, "outcome_confidence")
+        whole(self.orders, "orders")
 
 
 class PessimisticImagination(VectorWrapper):
     """Cuts a lane's episode at a step that is not to be believed: no reward, truncated, and the lane starts anew.
 
     A learner that bootstraps at truncations then goes by its own value of the last situation.
-    ``infos["unsure"]`` tells the lanes that were cut. Each further decoding order costs as many forward passes as it
-    has rounds.
+    ``infos["unsure"]`` tells the lanes that were cut; the trajectories in the infos are what was imagined, believed or
+    not. Each further decoding order costs as many forward passes as it has rounds.
 
     Args:
         env: resets finished lanes in the same step.
         trust: what is believed.
+
+    Raises:
+        UserError: if finished lanes of ``env`` do not start anew in the same step.
     """
 
     def __init__(self, env: ImaginationVectorEnv, trust: Trust) -> None:
         super().__init__(env)
+        autoreset(env, "PessimisticImagination", AutoresetMode.SAME_STEP)
         self._imagination, self._trust = env, trust
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -77,7 +79,7 @@ class PessimisticImagination(VectorWrapper):
         self, cut: np.ndarray, observation: dict[str, Any], infos: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reset the lanes of ``cut`` and hand their last observations and infos on as an episode's end does."""
-        told = ("outcome_probabilities", "log_prob", "confidence")
+        told = [key for key in infos if not key.startswith("_") and key not in ("unsure", "final_obs", "final_info")]
         for lane in np.flatnonzero(cut):
             last = {
                 "final_obs": {key: values[lane] for key, values in observation.items()},

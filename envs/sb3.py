@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.belief import VectorBeliefCompletion
+from wmtoolkit.envs.checkpoints import load_world_model
+from wmtoolkit.envs.checks import autoreset, whole
 from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
 from wmtoolkit.envs.lanes import lane_infos
 from wmtoolkit.envs.missions import action_masks, mission_ids, tokenized_space
@@ -27,6 +30,10 @@ try:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 except ImportError:
     raise UserError("Stable-Baselines3 is not installed: pip install 'wmtoolkit[sb3]'") from None
+
+
+IMAGINATION_ONLY = ("temperature", "decoding_steps", "start", "dataset", "device", "precision")
+"""Options of ``ImaginationVectorEnv`` that mean nothing to a real level."""
 
 
 def make_sb3_vec_env(
@@ -44,35 +51,52 @@ def make_sb3_vec_env(
 ) -> VecMonitor:
     """A monitored SB3 ``VecEnv`` of an imagined or a real level, missions tokenized.
 
+    The same line makes both: where ``imagined`` is False, the options that only imagination has (``IMAGINATION_ONLY``)
+    are left aside.
+
     Args:
         level: id of a MiniGrid/BabyAI level.
-        num_envs: number of lanes; imagined ones share one forward pass.
+        num_envs: number of lanes; imagined ones share the passes of the network.
         imagined: in the world model, or for real.
         checkpoint: of the world model that imagines or believes; None: the packaged one.
         seed: lane i starts with seed + i; None: unpredictable, or what the algorithm sets.
         partial_observability: attributes of ``Corruption``, e.g. ``{"cell_dropout": 0.3}``.
         belief: the world model fills in what is hidden: settings of ``Belief``, e.g. ``{"fill": "mode"}``.
-        trust: cut imagined episodes where the model is unsure, see ``PessimisticImagination``.
+        trust: cut imagined episodes where the model is unsure, see ``PessimisticImagination``; not for real levels.
         max_words: length of the mission vector.
-        kwargs: for ``ImaginationVectorEnv`` (``temperature``, ``start``, ...) or the real level (``max_steps``, ...).
+        kwargs: ``max_steps``, ``max_episode_steps``, ``render_mode``; for imagination also what else
+            ``ImaginationVectorEnv`` takes (``temperature``, ``start``, ...), for a real level what else it takes.
 
     Raises:
-        UserError: for an unknown level, a missing checkpoint, a value out of range.
+        UserError: for an unknown level, a missing checkpoint, a value out of range, ``trust`` in a real level.
     """
     if imagined:
         imagination = ImaginationVectorEnv(num_envs, level, checkpoint, **kwargs)
         env: VectorEnv = imagination if trust is None else PessimisticImagination(imagination, trust)
+    elif trust is not None:
+        raise UserError("trust cuts what is imagined: leave it out for a real level (imagined=False)")
     else:
-        make: Callable[[], gymnasium.Env] = lambda: make_real_env(level, **kwargs)  # noqa: E731
-        env = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        env = _real_vector(level, num_envs, {key: kwargs[key] for key in kwargs if key not in IMAGINATION_ONLY})
     if partial_observability:
         env = VectorPartialObservability(env, **partial_observability)
     if belief is not None:
-        env = VectorBeliefCompletion(env, checkpoint, **belief)
+        loading = {key: kwargs[key] for key in ("device", "precision") if key in kwargs}
+        env = VectorBeliefCompletion(env, load_world_model(checkpoint, **loading), **belief)
     vec_env = SB3VecEnv(env, max_words)
     if seed is not None:
         vec_env.seed(seed)
     return VecMonitor(vec_env)
+
+
+def _real_vector(level: str, num_envs: int, options: dict[str, Any]) -> VectorEnv:
+    limit = options.pop("max_episode_steps", None)
+    limit = None if limit is None else whole(limit, "max_episode_steps")
+
+    def make() -> gymnasium.Env:
+        env = make_real_env(level, **options)
+        return env if limit is None else TimeLimit(env, limit)
+
+    return SyncVectorEnv([make] * whole(num_envs, "num_envs"), autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 class SB3VecEnv(VecEnv):
@@ -87,8 +111,7 @@ class SB3VecEnv(VecEnv):
     """
 
     def __init__(self, env: VectorEnv, max_words: int = MAX_WORDS) -> None:
-        if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
-            raise UserError("Stable-Baselines3 needs a vector environment with autoreset_mode SameStep")
+        autoreset(env, "Stable-Baselines3", AutoresetMode.SAME_STEP)
         self.env = env
         self.num_envs = env.num_envs
         self._actions = np.zeros(env.num_envs, dtype=np.int64)

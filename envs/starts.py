@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 
 from wmtoolkit.data import EpisodeStore, open_store
 from wmtoolkit.data.levels import make_level, reset_level
+from wmtoolkit.envs.checks import whole
+from wmtoolkit.envs.grammar import is_mission, unposed_verbs
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.rollout import RolloutState
@@ -43,8 +47,8 @@ class Starts:
     Args:
         level: id of a MiniGrid/BabyAI level.
         start: ``"level"`` (the real level's first observation under the reset seed), ``"dataset"`` (first observation
-            of a recorded episode), ``"branch"`` (any moment of one), ``"dream"`` (a mission that the level poses, its
-            first observation drawn from the model), or a ``Trajectory`` to continue.
+            of a recorded episode), ``"branch"`` (any moment of one but its last, within the limit), ``"dream"`` (a
+            mission that the level poses, its first observation drawn from the model), or a ``Trajectory`` to continue.
         recordings: the episodes that ``"dataset"`` and ``"branch"`` draw from (see ``recordings``).
         max_steps: fixed limit; None: what the level computes for the mission at its reset.
 
@@ -59,9 +63,7 @@ class Starts:
         recordings: Sequence[Trajectory] = (),
         max_steps: int | None = None,
     ) -> None:
-        if max_steps is not None and max_steps < 1:
-            raise UserError(f"max_steps must be at least 1, not {max_steps}")
-        fixed: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
+        fixed: dict[str, Any] = {} if max_steps is None else {"max_steps": whole(max_steps, "max_steps")}
         self.level = make_level(level, **fixed)
         self.name = level
         self.recordings = recordings
@@ -69,7 +71,7 @@ class Starts:
         self.fixed = None
         if isinstance(start, Trajectory):
             self.fixed = self.continuation(start)
-        elif start not in KINDS:
+        elif not isinstance(start, str) or start not in KINDS:
             raise UserError(f"start {start!r} is not one of {', '.join(KINDS)}, nor a Trajectory")
         elif start in ("dataset", "branch") and not len(recordings):
             raise UserError(f"start={start!r} needs dataset=, a Minari id, a folder or a list of trajectories")
@@ -85,7 +87,10 @@ class Starts:
             return self.fixed
         if self.start in ("dataset", "branch"):
             episode = self.recordings[int(rng.integers(len(self.recordings)))]
-            return self.continuation(episode.prefix(0 if self.start == "dataset" else int(rng.integers(len(episode)))))
+            if self.start == "dataset":
+                return self.continuation(episode.prefix(0))
+            moments = min(len(episode), mission_max_steps(self.level, episode.mission))
+            return self.continuation(episode.prefix(int(rng.integers(max(1, moments)))))
         observation = reset_level(self.level, seed)
         limit: int = self.level.max_steps  # type: ignore[attr-defined]
         if self.start == "dream":
@@ -97,17 +102,35 @@ class Starts:
         """The beginning that goes on from ``history``, whose steps count.
 
         Raises:
-            UserError: if it is malformed, has ended, is past the limit, or its mission is not one of the level's.
+            UserError: if it is not a trajectory or malformed, has ended, is past the limit, or its mission is none
+                that the level, or for BabyAI any level, could pose.
+            UserWarning: if a BabyAI mission asks for something that the level never asks for.
         """
+        if not isinstance(history, Trajectory):
+            given = repr(history) if isinstance(history, str) else type(history).__name__
+            raise UserError(
+                f"start: reset continues from a Trajectory, not {given}; kinds of starts go to the constructor"
+            )
         history.validate("start")
+        self._check_mission(history.mission)
         limit = mission_max_steps(self.level, history.mission)
         if history.terminations.any():
             raise UserError("start: the trajectory has already ended; take an earlier prefix of it")
         if len(history) >= limit:
             raise UserError(f"start: the trajectory has {len(history)} steps, the limit is {limit}; raise max_steps")
-        if not self.level.observation_space["mission"].contains(history.mission):  # type: ignore[index]
-            raise UserError(f"start: {history.mission!r} is not a mission of {self.name}")
         return Opening(history.mission, limit, history)
+
+    def _check_mission(self, mission: str) -> None:
+        if not self.level.observation_space["mission"].contains(mission):  # type: ignore[index]
+            raise UserError(f"start: {mission!r} is not a mission of {self.name}")
+        base = self.level.unwrapped
+        if not (isinstance(base, RoomGridLevel) and type(base).__module__.startswith("minigrid.")):
+            return  # only the space of BabyAI's own levels takes every string, and only their grammar is known
+        if not is_mission(mission):
+            raise UserError(f"start: {mission!r} is not a mission in BabyAI's grammar, such as 'go to the red ball'")
+        if strange := unposed_verbs(self.name, mission):
+            verbs = ", ".join(repr(verb) for verb in strange)
+            warnings.warn(f"start: no mission of {self.name} says {verbs}, but {mission!r} does", stacklevel=3)
 
 
 def begin(
@@ -146,9 +169,12 @@ def recordings(dataset: str | os.PathLike[str] | Sequence[Trajectory] | None, le
         episodes = [name in ("", level) for name in store.level_ids]
         chosen: Sequence[Trajectory] = _Stored(store, np.flatnonzero(np.array(episodes)[store.levels]))
     else:
-        chosen = [episode for episode in dataset if episode.level in (None, level)]
+        given = list(dataset) if isinstance(dataset, Iterable) else [dataset]
+        if strange := sorted({type(episode).__name__ for episode in given if not isinstance(episode, Trajectory)}):
+            raise UserError(f"dataset= is a Minari id, a folder or trajectories, not {', '.join(strange)}")
+        chosen = [episode for episode in given if episode.level in (None, level)]
     if not chosen:
-        name = str(dataset) if isinstance(dataset, (str, os.PathLike)) else f"of {len(dataset)} trajectories"
+        name = str(dataset) if isinstance(dataset, (str, os.PathLike)) else f"of {len(given)} trajectories"
         raise UserError(f"dataset {name} holds no episode of {level}")
     return chosen
 

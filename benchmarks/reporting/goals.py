@@ -76,7 +76,7 @@ def _of(document: Mapping[str, Any]) -> Iterator[Goal]:
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Goal]:
-    rows = [row for row in of_table(document, "success") if row["n"]]
+    rows = [row for row in of_table(document, "success") if row.get("n")]
     lengths = {row["level"]: row["mean_episode_length"] for row in rows if row["agent"] == "bot"}
     for row in rows:
         if row["agent"] != PLANNER:

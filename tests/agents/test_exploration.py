@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wmtoolkit.agents.budget import Budget, Meter
-from wmtoolkit.agents.exploration import PATIENCE, STALE, Views, exploration_path, most_revealing_path
+from wmtoolkit.agents.exploration import PATIENCE, STALE, Views, exploration_path, most_revealing_path, revisiting_path
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.search_graph import MOVES, SearchGraph
 from wmtoolkit.agents.seen_map import SeenMap
@@ -86,10 +86,11 @@ def test_new_cells_first_then_stale_ones_then_none(room):
     seen.last_seen[:] = seen.time
     x, y = graph.nodes[new[0][1]].key[:2]
     seen.last_seen[x - 3 : x + 4, y - 3 : y + 4] = 0
-    assert exploration_path(graph)
+    assert exploration_path(graph) == []
+    assert revisiting_path(graph)
 
 
 def test_cells_that_disappointed_are_given_up(room):
     graph, seen = room
     seen.broken_promises[:] = PATIENCE
-    assert exploration_path(graph) == []
+    assert exploration_path(graph) == revisiting_path(graph) == []

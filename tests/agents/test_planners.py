@@ -1,15 +1,22 @@
 """Planners win with a perfect model that knows no more than was seen, and cope with a model that errs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from minigrid.core.world_object import WorldObj
 
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
+from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.false_goals import FalseGoals
 from wmtoolkit.agents.planner import Planner
 from wmtoolkit.agents.registry import agent_class
+from wmtoolkit.agents.search_graph import Node, SearchGraph, ahead
+from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
-from wmtoolkit.world.trajectory import Outcome
+from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 
 def play(agent, env, seed):
@@ -84,13 +91,13 @@ def test_it_wins_with_a_model_that_imagines_wrongly_or_forgets(options):
 
 
 class Liar:
-    """A model that promises success in front of every object that the agent has seen."""
+    """A model whose states lie: by default that to face any object that the agent has seen is success."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, kind=None):
+        self.model, self.kind = model, kind or LyingState
 
     def rollout_state(self, histories):
-        return LyingState(self.model.rollout_state(histories))
+        return self.kind(self.model.rollout_state(histories))
 
     def infill_plan(self, *arguments, **options):
         return self.model.infill_plan(*arguments, **options)
@@ -114,14 +121,14 @@ class LyingState:
         return outcomes
 
     def step(self, actions, **options):
-        return LyingState(self.state.step(actions, **options))
+        return type(self)(self.state.step(actions, **options))
 
     def select(self, rows):
-        return LyingState(self.state.select(rows))
+        return type(self)(self.state.select(rows))
 
-    @staticmethod
-    def cat(states):
-        return LyingState(states[0].state.cat([state.state for state in states]))
+    @classmethod
+    def cat(cls, states):
+        return cls(states[0].state.cat([state.state for state in states]))
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -137,6 +144,80 @@ def test_a_false_goal_is_tried_once(name):
         assert tried <= 7  # there are seven wrong objects
         false += tried
     assert false
+
+
+class PickupState(LyingState):
+    """Says that to pick up anything is success."""
+
+    def __init__(self, state, picked=None):
+        super().__init__(state)
+        self.picked = np.zeros(len(state), bool) if picked is None else picked
+
+    @property
+    def outcomes(self):
+        outcomes = self.state.outcomes.copy()
+        outcomes[self.picked] = np.eye(4)[Outcome.SUCCESS]
+        return outcomes
+
+    def step(self, actions, **options):
+        state = self.state.step(actions, **options)
+        full = np.isin(state.images[:, 3, 6, 0], grid.PORTABLE)
+        return PickupState(state, full & (np.asarray(actions) == grid.PICKUP))
+
+    def select(self, rows):
+        return PickupState(self.state.select(rows), self.picked[rows])
+
+    @classmethod
+    def cat(cls, states):
+        joint = states[0].state.cat([state.state for state in states])
+        return cls(joint, np.concatenate([state.picked for state in states]))
+
+
+def test_what_was_picked_up_in_vain_is_not_picked_up_again():
+    """Neither where it lay nor where it was dropped meanwhile; the right thing is found among the wrong ones."""
+    env = make_level("BabyAI-PickupLoc-v0")
+    agent = make_agent(
+        "best-first", world_model=Liar(SimulatorWorldModel(env), PickupState), prior_weight=0, **UNHURRIED
+    )
+    false = 0
+    for seed in range(900_000, 900_004):
+        success, _, log = play(agent, env, seed)
+        things = sum(isinstance(cell, WorldObj) and cell.can_pickup() for cell in env.unwrapped.grid.grid)
+        tried = sum(decision["reason"] == "false goal" for decision in log)
+        assert success
+        assert tried <= things
+        false += tried
+    assert false
+
+
+def test_a_drop_speaks_for_drops_beside_less():
+    """What a drop beside two things did not achieve, one beside either of them will not; beside a third it may."""
+    level = "BabyAI-PutNextLocal-v0"
+    env = make_level(level)
+    observation = reset_level(env, 0)
+    seen = SeenMap(observation)
+    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10, 1e9, 10)))
+    ball, box, key = (6, 0, 0), (7, 1, 0), (5, 2, 0)
+    x, y, heading = *seen.position, seen.direction
+    front = ahead((x, y, heading))
+    around = [((front[0] + dx) % SIZE, (front[1] + dy) % SIZE) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    beside = [place for place in around if place != (x, y)]
+
+    def dropped(*things):
+        image = observation["image"].copy()
+        image[grid.FRONT_CELL] = ball
+        changes = frozenset((*place, thing) for place, thing in zip(beside, (*things, *3 * [(1, 0, 0)]), strict=False))
+        state = SimpleNamespace(images=image[None], outcomes=np.eye(4)[[Outcome.SUCCESS]])
+        return Node((x, y, heading, (1, 0, 0), changes | {(*front, ball)}), state, 0, 0, grid.DROP, 1)
+
+    false = FalseGoals()
+    false.add(graph, dropped(box, key))
+    assert false.cover(graph, dropped(box, key))
+    assert false.cover(graph, dropped(box))
+    assert false.cover(graph, dropped())
+    assert not false.cover(graph, dropped(key, box))  # the same things, but each elsewhere
+    assert not false.cover(graph, dropped(box, key, key))
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -202,6 +283,21 @@ def test_the_budget_is_kept_and_an_action_comes_anyway(name, budget):
 def test_a_budget_of_nothing_is_refused(name, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         make_agent(name, world_model=Liar(None), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_nodes": "many"}, "max_nodes is a whole number, not 'many'"),
+        ({"batch": 2.5}, "batch is a whole number"),
+        ({"goal_threshold": "x"}, "goal_threshold is a number"),
+        ({"actions": 3}, "actions is a word"),
+        ({"prior_weight": True}, "prior_weight is a number"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(wrong, said):
+    with pytest.raises(UserError, match=said):
+        make_agent("best-first", world_model=SimulatorWorldModel(make_level("BabyAI-GoToObj-v0")), **wrong)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from wmtoolkit.data.levels import make_level
 from wmtoolkit.envs import (
     BeliefCompletion,
     ImaginationEnv,
@@ -153,8 +155,27 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(world_model, fil
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"fill": "guess"}, "mode, sample"), ({"threshold": 2}, "threshold"), ({"window": 0}, "window")],
+    [
+        ({"fill": "guess"}, "mode, sample"),
+        ({"threshold": 2}, "threshold"),
+        ({"window": 0}, "window"),
+        ({"window": 2.5}, "window"),
+        ({"decoding_steps": 0}, "decoding_steps"),
+        ({"fil": "mode"}, "unknown fil; there are fill"),
+    ],
 )
 def test_a_wrong_setting_is_named(world_model, bad, message):
     with pytest.raises(UserError, match=message):
         BeliefCompletion(make_real_env(LEVEL), world_model, **bad)
+    lanes = SyncVectorEnv([make_real_env], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(UserError, match=message):
+        VectorBeliefCompletion(lanes, world_model, **bad)
+
+
+def test_use_out_of_turn_is_refused(world_model):
+    vector = VectorBeliefCompletion(SyncVectorEnv([make_real_env], autoreset_mode="SameStep"), world_model)
+    for env, action in ((BeliefCompletion(make_level(LEVEL), world_model), 0), (vector, [0])):
+        with pytest.raises(ResetNeeded, match="reset"):
+            env.step(action)
+    with pytest.raises(UserError, match=r"SAME_STEP or AutoresetMode\.DISABLED"):
+        VectorBeliefCompletion(SyncVectorEnv([make_real_env]), world_model)

@@ -73,7 +73,34 @@ def test_both_views_are_drawn_side_by_side(world_model):
     assert page.shape[1] == 2 * width + 3 * 8
 
 
+def test_without_a_render_mode_nothing_is_drawn(world_model):
+    env = DriftCheck(make_real_env(LEVEL), world_model)
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="rgb_array"):
+        assert env.render() is None
+
+
+def test_one_window_shows_both_views(world_model, monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = DriftCheck(make_real_env(LEVEL, render_mode="human"), world_model)
+    assert env.render_mode == "human"
+    env.reset(seed=0)
+    env.step(2)
+    assert env.render() is None
+    assert pygame.display.get_surface().get_width() > 2 * 224  # not the level's own picture
+    env.close()
+    assert pygame.display.get_surface() is None
+
+
 def test_wrong_use_is_refused(world_model):
+    env = DriftCheck(make_real_env(LEVEL, max_steps=1), world_model)
+    env.reset(seed=0)
+    env.step(0)
+    with pytest.raises(ResetNeeded, match="ended"):
+        env.step(0)
+    with pytest.raises(UserError, match="horizon"):
+        DriftCheck(make_real_env(LEVEL), world_model, horizon=1.5)
     with pytest.raises(UserError, match="horizon"):
         DriftCheck(make_real_env(LEVEL), world_model, horizon=0)
     with pytest.raises(ResetNeeded):

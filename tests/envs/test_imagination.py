@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 import wmtoolkit  # noqa: F401 - registers the id
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.envs import ImaginationEnv, TokenizedMission, draw_view, make_real_env
+from wmtoolkit.envs.grammar import is_mission, unposed_verbs
 from wmtoolkit.envs.starts import mission_max_steps
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Outcome, Trajectory
@@ -247,11 +248,13 @@ def test_a_level_the_model_was_not_trained_on_is_told(checkpoint):
 
 
 @pytest.mark.parametrize("level", BABYAI)
-def test_the_limit_of_a_mission_is_the_real_levels(level):
+def test_the_limit_and_the_grammar_of_a_mission_are_the_real_levels(level):
     env = make_level(level)
     for seed in range(2):
-        observation = reset_level(env, seed)
-        assert mission_max_steps(env, observation["mission"]) == env.max_steps
+        mission = reset_level(env, seed)["mission"]
+        assert mission_max_steps(env, mission) == env.max_steps
+        assert is_mission(mission)
+        assert not unposed_verbs(level, mission)
 
 
 def test_pictures_show_the_imagined_view_faded(world_model):
@@ -295,13 +298,19 @@ def test_steps_out_of_turn_and_actions_out_of_range_are_refused(world_model):
     [
         ({"level": "BabyAI-GoToLocl-v0"}, "did you mean BabyAI-GoToLocal-v0"),
         ({"level": "CartPole-v1"}, "7x7x3"),
+        ({"level": "MiniGrid-Dynamic-Obstacles-5x5-v0"}, r"Discrete\(3\)"),
         ({"start": "middle"}, "level, dataset, branch, dream"),
+        ({"start": 3}, "level, dataset, branch, dream"),
         ({"start": "dataset"}, "dataset="),
+        ({"start": "dataset", "dataset": 3}, "not int"),
         ({"start": "dataset", "dataset": "no/such/folder"}, "no/such/folder"),
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
         ({"decoding_steps": 0}, "decoding_steps"),
+        ({"decoding_steps": 1.5}, "decoding_steps"),
         ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": 2.5}, "max_steps"),
         ({"render_mode": "ansi"}, "rgb_array"),
     ],
 )
@@ -315,8 +324,13 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         ImaginationEnv(LEVEL, tmp_path / "nowhere")
     with pytest.raises(UserError, match="int"):
         ImaginationEnv(LEVEL, 3)
+    with pytest.raises(UserError, match="precision is 'half'"):
+        ImaginationEnv(LEVEL, precision="half")
 
 
 def test_environments_of_one_checkpoint_share_its_weights(checkpoint):
     one, two = ImaginationEnv(LEVEL, checkpoint), ImaginationEnv(LEVEL, str(checkpoint))
     assert one.world_model is two.world_model
+    exact, rough = (ImaginationEnv(LEVEL, checkpoint, precision=name) for name in ("float32", "bf16"))
+    assert not exact.world_model.network.bf16_inference
+    assert rough.world_model.network.bf16_inference

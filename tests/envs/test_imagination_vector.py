@@ -184,7 +184,10 @@ def test_calls_out_of_turn_are_refused(world_model):
     ("options", "message"),
     [
         ({"num_envs": 0}, "num_envs"),
+        ({"num_envs": 1.5}, "num_envs"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"autoreset_mode": "NextStep"}, "SameStep or Disabled"),
+        ({"autoreset_mode": "foo"}, "'foo' is not one of SameStep, Disabled"),
         ({"render_mode": "human"}, "rgb_array"),
         ({"temperature": -1}, "temperature"),
         ({"level": "BabyAI-Nowhere-v0"}, "unknown level"),
@@ -195,14 +198,64 @@ def test_a_wrong_option_is_named(world_model, options, message):
         ImaginationVectorEnv(**{"num_envs": 2, "checkpoint": world_model, **options})
 
 
-def test_a_bad_start_leaves_the_running_episodes_alone(world_model):
-    one, two = (ImaginationVectorEnv(2, LEVEL, world_model) for _ in range(2))
-    bad = replace(Trajectory.start(make_real_env(LEVEL).reset(seed=0)[0]), mission="go to the elephant")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_bad_start_leaves_the_running_episodes_alone(world_model, temperature):
+    one, two = (ImaginationVectorEnv(2, LEVEL, world_model, temperature=temperature) for _ in range(2))
+    good = Trajectory.start(make_real_env(LEVEL).reset(seed=0)[0])
+    bad = replace(good, mission="go to the elephant")
     one.reset(seed=0)
     two.reset(seed=0)
-    with pytest.raises(UserError, match="elephant"):
-        one.reset(options={"start": bad})
-    np.testing.assert_array_equal(one.step([0, 1])[0]["image"], two.step([0, 1])[0]["image"])
+    for start, message in ((bad, "elephant"), ([good, bad], "elephant"), ("dream", "'dream'"), ([good], "2 lanes")):
+        with pytest.raises(UserError, match=message):
+            one.reset(seed=5, options={"start": start})
+    for _ in range(3):
+        np.testing.assert_array_equal(one.step([0, 1])[0]["image"], two.step([0, 1])[0]["image"])
+
+
+def test_greedy_lanes_of_the_packaged_model_are_single_environments_bit_for_bit():
+    lanes = 3
+    together = ImaginationVectorEnv(lanes, LEVEL, precision="float32")
+    alone = [ImaginationEnv(LEVEL, precision="float32") for _ in range(lanes)]
+    assert together.world_model is alone[0].world_model
+    together.reset(seed=0)
+    for lane, env in enumerate(alone):
+        env.reset(seed=lane)
+    for actions in ([0, 1, 2], [2, 2, 1], [1, 0, 3], [2, 2, 2]):
+        observations, rewards, terminations, _, infos = together.step(actions)
+        for lane, env in enumerate(alone):
+            observation, reward, terminated, *_ = env.step(actions[lane])
+            shown = (
+                infos["final_obs"][lane] if terminated else {key: value[lane] for key, value in observations.items()}
+            )
+            assert shown["image"].tobytes() == observation["image"].tobytes()
+            assert (shown["direction"], shown["mission"]) == (observation["direction"], observation["mission"])
+            assert (rewards[lane], terminations[lane]) == (reward, terminated)
+            if terminated:
+                env.reset()
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.slow
+def test_long_episodes_take_no_more_context_or_memory(world_model):
+    lanes = 32
+    env = ImaginationVectorEnv(
+        lanes, LEVEL, world_model, temperature=1.0, max_steps=10**6, autoreset_mode=AutoresetMode.DISABLED
+    )
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    resident, widths = [], []
+    for step in range(3000):
+        _, _, terminations, _, _ = env.step(rng.integers(7, size=lanes))
+        one = np.arange(lanes) == step % lanes
+        env.reset(options={"reset_mask": terminations | one})
+        widths.append(env.save().state._encode_context()[1].shape[1])
+        if step % 300 == 299:
+            resident.append(_resident())
+    assert max(widths[1500:]) <= max(widths[:1500])
+    assert max(resident[2:]) - resident[1] < 32, resident
 
 
 @pytest.mark.slow
@@ -215,6 +268,5 @@ def test_memory_stays_flat_over_100000_steps(world_model):
     for step in range(1000):
         env.step(rng.integers(7, size=lanes))
         if step % 100 == 99:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            resident.append(_resident())
     assert max(resident[2:]) - resident[1] < 32, resident

@@ -5,10 +5,13 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from wmtoolkit.data.levels import make_level
 from wmtoolkit.envs import PartialObservability, VectorPartialObservability, make_real_env
+from wmtoolkit.envs.lanes import lane_infos
 from wmtoolkit.envs.observability import QUADRANTS
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
@@ -166,6 +169,7 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(mode):
         for lane, (observation, info) in enumerate(expected):
             np.testing.assert_array_equal(observations["image"][lane], observation["image"])
             np.testing.assert_array_equal(infos["visible"][lane], info["visible"])
+            assert infos["partial_observability"][lane] == info["partial_observability"]
         assert together.observation_space.contains(observations)
         actions = rng.integers(7, size=3)
         observations, _, terminations, truncations, infos = together.step(actions)
@@ -175,7 +179,9 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(mode):
                 endings += 1
                 if mode is AutoresetMode.SAME_STEP:
                     np.testing.assert_array_equal(infos["final_obs"][lane]["image"], observation["image"])
-                    np.testing.assert_array_equal(infos["final_info"]["visible"][lane], info["visible"])
+                    final = lane_infos(infos["final_info"], 3)[lane]
+                    np.testing.assert_array_equal(final["visible"], info["visible"])
+                    assert final["partial_observability"] == info["partial_observability"]
                 observation, info = env.reset()
             expected[lane] = observation, info
         ended = terminations | truncations
@@ -183,7 +189,8 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(mode):
             before = observations["image"].copy()
             observations, fresh = together.reset(options={"reset_mask": ended})
             np.testing.assert_array_equal(observations["image"][~ended], before[~ended])
-            infos["visible"][ended] = fresh["visible"][ended]
+            for key in ("visible", "partial_observability"):
+                infos[key][ended] = fresh[key][ended]
     assert endings >= 3
 
 
@@ -194,6 +201,8 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(mode):
         ({"cell_dropout": float("nan")}, "probability"),
         ({"view_size": 4}, "1, 3, 5 or 7"),
         ({"occlusion": "behind"}, "far-left"),
+        ({"cell_dropout": "0.3"}, "probability"),
+        ({"view_size": 3.0}, "1, 3, 5 or 7"),
         ({"lost_frame": "torn"}, "stale"),
         ({"dropout": 0.1}, "cell_dropout"),
     ],
@@ -201,6 +210,32 @@ def test_each_lane_of_the_vector_version_goes_as_it_would_alone(mode):
 def test_a_wrong_setting_is_named(bad, message):
     with pytest.raises(UserError, match=message):
         PartialObservability(make_real_env(LEVEL), **bad)
+
+
+def test_the_info_says_what_each_wrapper_did():
+    inner = PartialObservability(make_real_env(LEVEL), frame_dropout=0.5, cell_dropout=0.1)
+    lost = set()
+    for _, info in _episode(PartialObservability(inner, occlusion="random", color_noise=0.2), steps=20):
+        first, second = info["partial_observability"]
+        assert (first["cell_dropout"], first["frame_dropout"], first["occluded"]) == (0.1, 0.5, None)
+        assert first["frame_lost"] == (not info["visible"].any())
+        assert (second["occlusion"], second["color_noise"], second["frame_lost"]) == ("random", 0.2, False)
+        assert not info["visible"][QUADRANTS[second["occluded"]]].any()
+        lost.add(first["frame_lost"])
+    assert lost == {True, False}
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    lanes = SyncVectorEnv([lambda: make_level(LEVEL)], autoreset_mode=AutoresetMode.DISABLED)
+    vector = VectorPartialObservability(lanes)
+    for env, action in ((make_real_env(LEVEL), 0), (PartialObservability(make_real_env(LEVEL)), 0), (vector, [0])):
+        with pytest.raises(ResetNeeded, match="reset"):
+            env.step(action)
+
+
+def test_lanes_that_restart_a_step_late_would_mix_episodes_and_are_refused():
+    with pytest.raises(UserError, match=r"SAME_STEP or AutoresetMode\.DISABLED"):
+        VectorPartialObservability(SyncVectorEnv([make_real_env]), cell_dropout=0.1)
 
 
 def test_an_environment_is_made_again_from_its_spec():

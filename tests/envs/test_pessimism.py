@@ -39,6 +39,26 @@ def test_what_is_not_sure_is_cut_without_a_reward(world_model):
         assert all(last["image"].shape == (7, 7, 3) for last in infos["final_obs"])
 
 
+def test_a_cut_episode_is_told_like_any_other(world_model):
+    plain = played(world_model, None, steps=1)[0][4]
+    env = ImaginationVectorEnv(LANES, LEVEL, world_model, temperature=1.0, max_steps=8)
+    wrapped = PessimisticImagination(env, Trust(outcome_confidence=1.0))
+    wrapped.reset(seed=0)
+    observation, *_, infos = wrapped.step(np.random.default_rng(0).integers(0, 6, LANES))
+    assert set(infos["final_info"]) == set(plain) - {"final_obs", "final_info", "_final_obs", "_final_info"}
+    for lane in range(LANES):
+        last, now = infos["final_info"]["trajectory"][lane], infos["trajectory"][lane]
+        assert (len(last), len(now)) == (1, 0)
+        np.testing.assert_array_equal(last.images[-1], infos["final_obs"][lane]["image"])
+        np.testing.assert_array_equal(now.images[-1], observation["image"][lane])
+
+
+def test_lanes_must_start_anew_in_the_same_step(world_model):
+    env = ImaginationVectorEnv(2, LEVEL, world_model, autoreset_mode="Disabled")
+    with pytest.raises(UserError, match="SAME_STEP"):
+        PessimisticImagination(env, Trust())
+
+
 def test_exactly_the_unsure_lanes_begin_anew(world_model):
     trust = Trust(outcome_confidence=0.5)
     seen = {"cut": 0, "kept": 0}

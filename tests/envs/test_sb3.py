@@ -24,6 +24,7 @@ from wmtoolkit.envs import (  # noqa: E402
     make_real_env,
     make_sb3_vec_env,
 )
+from wmtoolkit.envs.pessimism import Trust  # noqa: E402
 from wmtoolkit.envs.sb3 import SB3VecEnv  # noqa: E402
 
 LEVEL = "BabyAI-GoToLocal-v0"
@@ -62,6 +63,21 @@ def test_every_algorithm_trains_on_both(world_model, name, imagined):
     assert any((old != new).any() for old, new in zip(before, after, strict=True))
     assert len(model.ep_info_buffer) > 0
     assert all(episode["l"] <= 8 for episode in model.ep_info_buffer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imagined", [True, False])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains_on_both_for_2048_steps(world_model, name, imagined):
+    model = _learner(name, _vec_env(world_model, imagined, partial_observability={"cell_dropout": 0.1}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.learn(2048)
+    assert model.num_timesteps >= 2048
+    assert all(weights.isfinite().all() for weights in model.policy.parameters())
+    lengths = [episode["l"] for episode in model.ep_info_buffer]
+    assert len(lengths) > 10
+    assert max(lengths) <= 64
 
 
 @pytest.mark.parametrize("imagined", [True, False])
@@ -219,3 +235,22 @@ def test_what_sb3_cannot_take_is_refused(world_model):
         MissionGridExtractor(make_real_env(LEVEL).observation_space)
     with pytest.raises(UserError, match="unknown level"):
         make_sb3_vec_env("BabyAI-Nowhere-v0", imagined=False)
+    with pytest.raises(UserError, match="trust"):
+        make_sb3_vec_env(LEVEL, imagined=False, trust=Trust())
+    with pytest.raises(UserError, match="temprature"):
+        make_sb3_vec_env(LEVEL, imagined=False, temprature=1.0)
+    for imagined in (True, False):
+        with pytest.raises(UserError, match="num_envs must be at least 1"):
+            make_sb3_vec_env(LEVEL, 0, imagined, world_model)
+
+
+@pytest.mark.parametrize("imagined", [True, False])
+def test_the_same_line_makes_both(world_model, imagined):
+    options = {"temperature": 1.0, "decoding_steps": 1, "start": "level", "precision": "float32", "device": "cpu"}
+    env = make_sb3_vec_env(
+        LEVEL, 2, imagined, world_model, seed=0, belief={}, max_episode_steps=1, render_mode="rgb_array", **options
+    )
+    env.reset()
+    *_, dones, infos = env.step(np.array([grid.LEFT, grid.LEFT]))
+    assert dones.all()
+    assert all(info["TimeLimit.truncated"] for info in infos) or imagined

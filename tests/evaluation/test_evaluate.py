@@ -58,7 +58,12 @@ def test_all_levels_together_are_the_sum_of_each(document: dict) -> None:
     *levels, together = (row[name] * row[f"{name}_n"] for row in rows)
     assert together == pytest.approx(sum(levels))
     assert document["metrics"][name]["value"] == rows[-1][name]
-    assert document["metrics"]["ece"]["n"] == sum(row["ece_n"] for row in rows[:-1])
+    counts = {name: entry["n"] for name, entry in document["metrics"].items()}
+    for name in ("ece", "ece_revealed", "ece_outcome"):
+        assert counts[name] == sum(row.get(f"{name}_n", 0) for row in rows[:-1])
+    # Calibration is that of what is scored beside it.
+    scored = ("cell_accuracy", "revealed_cell_accuracy", "direction_accuracy")
+    assert [counts[name] for name in ("ece", "ece_revealed", "ece_outcome")] == [counts[name] for name in scored]
 
 
 def test_the_document_says_how_to_measure_again(document: dict, checkpoint: Path, data: list[str]) -> None:
@@ -102,6 +107,15 @@ def test_training_seeds_are_refused(world_model: AnyOrderWorldModel, data: list[
             held_out(world_model, data, "test")
     finally:
         del world_model.facts["train_seeds"]
+
+
+def test_priors_are_counted_in_no_episode_that_is_measured(world_model: AnyOrderWorldModel, data: list[str]) -> None:
+    for path, part in zip(data, held_out(world_model, data, "test"), strict=True):
+        training = open_store([path], "train")
+        assert part.training is not None
+        np.testing.assert_array_equal(part.training.images, training.images)
+        assert not np.isin(part.store.seeds, training.seeds).any()
+        assert not set(part.store.episode_ids) & set(training.episode_ids)
 
 
 def test_unseen_pairs_stand_beside_seen_ones(world_model: AnyOrderWorldModel, tmp_path: Path) -> None:

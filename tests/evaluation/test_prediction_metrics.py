@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import random_episode
+from tests.evaluation.conftest import view, walk
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
-from wmtoolkit.evaluation.calibration import Calibration
+from wmtoolkit.evaluation.calibration import Calibration, calibrations
 from wmtoolkit.evaluation.prediction import (
     StepPredictions,
     action_tally,
@@ -25,22 +26,6 @@ from wmtoolkit.world import grid, windows
 from wmtoolkit.world.trajectory import Outcome
 
 
-def _walk(actions: list[int], images: list[np.ndarray], directions: list[int], **options: object) -> Trajectory:
-    trajectory = Trajectory.start({"mission": "go to the red ball", "image": images[0], "direction": directions[0]})
-    for action, image, direction in zip(actions, images[1:], directions[1:], strict=True):
-        trajectory = trajectory.extended(action, {"image": image, "direction": direction})
-    return replace(trajectory, **options)
-
-
-def _view(**cells: tuple[int, int, int]) -> np.ndarray:
-    """All unseen but the agent's own empty cell and the named cells, e.g. c3r5=(6, 0, 0)."""
-    image = np.zeros((7, 7, 3), np.uint8)
-    image[grid.AGENT_CELL] = (grid.EMPTY, 0, 0)
-    for name, cell in cells.items():
-        image[int(name[1]), int(name[3])] = cell
-    return image
-
-
 def _steps(*trajectories: Trajectory) -> Transitions:
     frames = windows.Frames.from_trajectories(trajectories)
     return transitions(frames, all_steps(frames))
@@ -51,13 +36,13 @@ FORWARD_STEP = (
     # The agent looks right (+x), sees a free cell ahead and a ball two cells ahead, and steps forward: now the ball is
     # right ahead (known), a wall behind it is new (revealed), and the cell left of the ball, known as empty, is a wall.
     [grid.FORWARD],
-    [_view(c3r5=EMPTY, c3r4=BALL, c2r4=EMPTY), _view(c3r5=BALL, c3r4=WALL, c2r5=WALL)],
+    [view(c3r5=EMPTY, c3r4=BALL, c2r4=EMPTY), view(c3r5=BALL, c3r4=WALL, c2r5=WALL)],
     [0, 0],
 )
 
 
 def test_known_revealed_and_changed_cells_are_told_apart() -> None:
-    steps = _steps(_walk(*FORWARD_STEP))
+    steps = _steps(walk(*FORWARD_STEP))
 
     def cells(mask: np.ndarray) -> set[tuple[int, int]]:
         return {tuple(map(int, divmod(index, 7))) for index in np.flatnonzero(mask)}
@@ -69,24 +54,39 @@ def test_known_revealed_and_changed_cells_are_told_apart() -> None:
 
 
 def test_the_age_of_a_cell_is_how_long_ago_it_was_seen() -> None:
-    there, away = _view(c3r5=BALL), _view(c3r5=WALL)
+    there, away = view(c3r5=BALL), view(c3r5=WALL)
     # Looking right at a ball, the agent turns away for six steps and back: the ball was last seen 8 steps ago.
     turns = [grid.LEFT] * 2 + [grid.DONE] * 4 + [grid.RIGHT] * 2
     headings = [0, 3, 2, 2, 2, 2, 2, 3, 0]
-    steps = _steps(_walk(turns, [there, *[away] * 7, there], headings))
+    steps = _steps(walk(turns, [there, *[away] * 7, there], headings))
     ahead = 3 * 7 + 5
     assert steps.age[-1, ahead] == 8
     assert steps.known[-1, ahead]
     assert not steps.changed[-1, ahead]
     assert steps.age[2, ahead] == 1
     assert (steps.age[~steps.known] == -1).all()
-    said = StepPredictions(steps.cells, steps.headings, steps.outcomes)
-    found = prediction_tallies(steps, said, len(steps))["remembered_cell_accuracy"]
-    assert found.entry()["n"] == int(((steps.age >= 5) & (steps.age <= 30)).sum()) > 0
+    wrong = steps.cells.copy()
+    wrong[-1, ahead] += 1  # 8 steps old
+    wrong[3, 3 * 7 + 6] += 1  # the agent's own place, 4 steps old
+    found = prediction_tallies(steps, StepPredictions(wrong, steps.headings, steps.outcomes), len(steps))
+    # The own place 5 to 8 steps after it was seen, what is right of it 7 and 8, and what is above it 5 and 6.
+    assert found["remembered_cell_accuracy"].entry()["n"] == 8
+    assert found["remembered_cell_accuracy"].value == pytest.approx(7 / 8)
+
+
+def test_cells_last_seen_5_to_30_steps_ago_are_remembered() -> None:
+    steps = _steps(walk(*FORWARD_STEP))
+    age, known = np.full((1, 49), -1), np.zeros((1, 49), bool)
+    age[0, :5], known[0, :5] = [4, 5, 29, 30, 31], True
+    steps, wrong = replace(steps, age=age, known=known), steps.cells.copy()
+    wrong[0, [0, 3, 4]] += 1
+    found = prediction_tallies(steps, StepPredictions(wrong, steps.headings, steps.outcomes), 1)
+    assert found["remembered_cell_accuracy"].value == pytest.approx(2 / 3)  # 5 and 29, not 30
+    assert found["known_cell_accuracy"].value == pytest.approx(2 / 5)
 
 
 def test_each_metric_counts_its_own_cells() -> None:
-    steps = _steps(_walk(*FORWARD_STEP))
+    steps = _steps(walk(*FORWARD_STEP))
     wrong = steps.cells.copy()
     wrong[0, 2 * 7 + 5] += 1  # the changed cell
     wrong[0, 0] += 1  # a cell of which nothing is known
@@ -110,7 +110,7 @@ def test_each_metric_counts_its_own_cells() -> None:
 
 
 def test_only_the_steps_drawn_evenly_count() -> None:
-    steps = _steps(_walk(*FORWARD_STEP), _walk(*FORWARD_STEP))
+    steps = _steps(walk(*FORWARD_STEP), walk(*FORWARD_STEP))
     wrong = steps.cells.copy()
     wrong[1] += 1
     said = StepPredictions(wrong, steps.headings, steps.outcomes)
@@ -120,15 +120,15 @@ def test_only_the_steps_drawn_evenly_count() -> None:
 
 
 def test_baselines_say_what_their_names_say() -> None:
-    first, second = _view(c3r5=EMPTY, c3r4=BALL), _view(c3r5=BALL, c3r4=WALL)
-    steps = _steps(_walk([grid.FORWARD], [first, second], [0, 0]))
+    first, second = view(c3r5=EMPTY, c3r4=BALL), view(c3r5=BALL, c3r4=WALL)
+    steps = _steps(walk([grid.FORWARD], [first, second], [0, 0]))
     copied, mapped = copy_last_frame(steps), dead_reckoned_map(steps)
     tokens = WorldTokenizer()
     np.testing.assert_array_equal(copied.cells[0], tokens.cell_ids(first).ravel())
     ball, empty = tokens.cell_ids(np.array(BALL)), tokens.cell_ids(np.array(EMPTY))
     assert mapped.cells[0, 3 * 7 + 5] == ball
     assert mapped.cells[0, 3 * 7 + 4] == empty
-    turning = _steps(_walk([grid.LEFT], [first, second], [0, 3]))
+    turning = _steps(walk([grid.LEFT], [first, second], [0, 3]))
     assert dead_reckoned_map(turning).headings[0] == 3
     assert copy_last_frame(turning).headings[0] == 0
 
@@ -154,18 +154,18 @@ def test_the_map_in_sight_knows_what_walls_hide() -> None:
 
 def test_events_are_what_the_action_did() -> None:
     key, door, opened = (5, 2, 0), (grid.DOOR, 1, 1), (grid.DOOR, 1, 0)
-    held = _view(c3r5=EMPTY)
+    held = view(c3r5=EMPTY)
     held[grid.AGENT_CELL] = key
-    walk = _walk(
+    acted = walk(
         [grid.LEFT, grid.FORWARD, grid.PICKUP, grid.DROP, grid.PICKUP, grid.TOGGLE, grid.TOGGLE, grid.FORWARD],
-        [_view(), _view(c3r5=EMPTY), _view(c3r5=key), held, _view(c3r5=key), _view(c3r5=key), _view(c3r5=door),
-         _view(c3r5=opened), _view(c3r5=WALL)],
+        [view(), view(c3r5=EMPTY), view(c3r5=key), held, view(c3r5=key), view(c3r5=key), view(c3r5=door),
+         view(c3r5=opened), view(c3r5=WALL)],
         [0, 3, 3, 3, 3, 3, 3, 3, 3],
     )  # fmt: skip
-    frames = windows.Frames.from_trajectories([walk])
+    frames = windows.Frames.from_trajectories([acted])
     named = [NAMES[kind] for kind in events(frames, all_steps(frames))]
     assert named == ["turn", "move", "pickup", "drop", "no effect", "no effect", "toggle", "move"]
-    blocked = windows.Frames.from_trajectories([_walk([grid.FORWARD], [_view(c3r5=WALL)] * 2, [0, 0])])
+    blocked = windows.Frames.from_trajectories([walk([grid.FORWARD], [view(c3r5=WALL)] * 2, [0, 0])])
     assert events(blocked, all_steps(blocked)).tolist() == [NAMES.index("bump")]
 
 
@@ -208,6 +208,28 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert Calibration.of(np.ones(3), np.ones(3), np.arange(3)).entry()["value"] == 0
 
 
+def test_calibration_of_revealed_cells_and_of_the_outcome_is_told_apart() -> None:
+    steps = _steps(walk(*FORWARD_STEP), walk(*FORWARD_STEP))
+    wrong, confidence = steps.cells.copy(), np.full((2, 49), 0.9)
+    wrong[steps.revealed] += 1
+    confidence[steps.revealed] = 0.6
+    outcomes = np.array([Outcome.CONTINUE, Outcome.SUCCESS])
+    said = StepPredictions(wrong, steps.headings, outcomes, confidence, outcome_confidence=np.array([0.8, 0.7]))
+
+    def errors(steps: Transitions, evenly: int) -> dict[str, tuple[float, int]]:
+        entries = {name: part.entry() for name, part in calibrations(steps, said, evenly).items()}
+        return {name: (pytest.approx(entry["value"]), entry["n"]) for name, entry in entries.items()}
+
+    # 48 cells said with 0.9 are right and the revealed one, said with 0.6, is wrong.
+    cells, revealed = (48 * 0.1 + 0.6) / 49, 0.6
+    assert errors(steps, 1) == {"ece": (cells, 49), "ece_revealed": (revealed, 1), "ece_outcome": (0.2, 1)}
+    # The second outcome, said with 0.7, is wrong.
+    both = {"ece": (cells, 98), "ece_revealed": (revealed, 2), "ece_outcome": ((0.2 + 0.7) / 2, 2)}
+    assert errors(steps, 2) == both
+    nothing_new = replace(steps, revealed=np.zeros_like(steps.revealed))
+    assert list(calibrations(nothing_new, said, 2)) == ["ece", "ece_outcome"]
+
+
 def test_the_prior_counts_what_was_revealed_where() -> None:
     tokens = WorldTokenizer()
     ball, wall = (int(tokens.cell_ids(np.array(cell))) for cell in (BALL, WALL))
@@ -229,40 +251,6 @@ def test_the_prior_is_fitted_on_what_it_is_given(episodes: list[Trajectory]) -> 
     expected = CellPrior.counted(place, steps.cells[row, place])
     found = CellPrior.fit(frames, 10**6, np.random.default_rng(0))
     np.testing.assert_allclose(found.log_probs, expected.log_probs)
-
-
-def _altered(trajectory: Trajectory, step: int) -> Trajectory:
-    """The same past, and another future from the frame that ``step`` leads to."""
-    images, directions = trajectory.images.copy(), trajectory.directions.copy()
-    images[step + 1 :] = np.flip(images[step + 1 :], axis=(1, 2))
-    directions[step + 1 :] = (directions[step + 1 :] + 1) % 4
-    actions = trajectory.actions.copy()
-    actions[step + 1 :] = (actions[step + 1 :] + 1) % 7
-    ended = np.arange(len(trajectory)) == len(trajectory) - 1
-    rewards = ended.astype(np.float32)
-    return replace(
-        trajectory, images=images, directions=directions, actions=actions, terminations=ended, rewards=rewards
-    )
-
-
-def test_predictions_do_not_depend_on_what_is_predicted(
-    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
-) -> None:
-    chosen = [(episode, step) for episode in episodes[:3] for step in (0, 4, len(episode) - 1)]
-    said = []
-    for change in (False, True):
-        used = [_altered(episode, step) if change else episode for episode, step in chosen]
-        frames = windows.Frames.from_trajectories(used)
-        target = frames.offsets[:-1] + 1 + np.array([step for _, step in chosen])
-        said.append(model_predictions(world_model, frames, target))
-    true, altered = said
-    np.testing.assert_array_equal(true.cells, altered.cells)
-    np.testing.assert_array_equal(true.headings, altered.headings)
-    np.testing.assert_array_equal(true.outcomes, altered.outcomes)
-    np.testing.assert_array_equal(true.confidence, altered.confidence)
-    np.testing.assert_array_equal(true.actions, altered.actions)
-    assert true.log_probs is not None
-    assert not np.allclose(true.log_probs, altered.log_probs)  # the truth did change
 
 
 def test_predictions_equal_those_of_a_rollout(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:

@@ -28,7 +28,8 @@ def make_level(level: str, *, fast: bool = True, **kwargs: Any) -> gymnasium.Env
         kwargs: passed to the level, e.g. ``max_steps=100``.
 
     Raises:
-        UserError: for an unknown id, and for a level whose observations are not the 7x7 symbolic dict.
+        UserError: for an unknown id or option, and for a level whose observations are not the 7x7 symbolic dict or
+            whose actions are not MiniGrid's seven.
     """
     module, _, level_id = level.rpartition(":")
     if module:
@@ -43,12 +44,17 @@ def make_level(level: str, *, fast: bool = True, **kwargs: Any) -> gymnasium.Env
         raise UserError(f"unknown level {level!r}{hint}")
     try:
         env: Any = gymnasium.make(level_id, disable_env_checker=True, **kwargs).unwrapped
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, TypeError, AssertionError) as error:  # MiniGrid asserts what it is given
         raise UserError(f"level {level!r} cannot be made ({error})") from None
     space = env.observation_space
     names = set(space.spaces) if isinstance(space, gymnasium.spaces.Dict) else set()
     if not {"image", "direction", "mission"} <= names or space["image"].shape != (grid.VIEW, grid.VIEW, 3):
         raise UserError(f"level {level!r} does not give 7x7x3 symbolic views with direction and mission")
+    if env.action_space != gymnasium.spaces.Discrete(len(grid.ACTIONS)):
+        raise UserError(
+            f"level {level!r} has the actions {env.action_space}, not MiniGrid's seven ({', '.join(grid.ACTIONS)}); "
+            "take another level"
+        )
     if fast and isinstance(env, MiniGridEnv):
         speed_up(env)
     return env

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.evaluation.prediction import StepPredictions
+from wmtoolkit.evaluation.transitions import Transitions
+
 _DRAWS = 1000
 
 
@@ -57,3 +60,22 @@ class Calibration:
             }
             for index in np.flatnonzero(count).tolist()
         ]
+
+
+def calibrations(steps: Transitions, said: StepPredictions, evenly: int) -> dict[str, Calibration]:
+    """Calibration over the first ``evenly`` steps, which were drawn evenly, by the name of its error.
+
+    ``ece`` is that of all cells, most of which are certain; ``ece_revealed`` of the cells seen for the first time, and
+    missing where there are none; ``ece_outcome`` of the outcome.
+    """
+    assert said.confidence is not None
+    assert said.outcome_confidence is not None
+    first = slice(0, evenly)
+    episode, confidence, revealed = steps.episode[first], said.confidence[first], steps.revealed[first]
+    right = said.cells[first] == steps.cells[first]
+    owner = np.broadcast_to(episode[:, None], right.shape)
+    found = {"ece": Calibration.of(confidence.ravel(), right.ravel(), owner.ravel())}
+    if revealed.any():
+        found["ece_revealed"] = Calibration.of(confidence[revealed], right[revealed], owner[revealed])
+    outcome = said.outcomes[first] == steps.outcomes[first]
+    return found | {"ece_outcome": Calibration.of(said.outcome_confidence[first], outcome, episode)}

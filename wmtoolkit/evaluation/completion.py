@@ -59,6 +59,7 @@ def completion_tallies(
 ) -> dict[str, Tally]:
     """Fill hidden cells of windows of ``recent + 1`` frames, of which ``target`` (N,) is the last, in one round.
 
+    Windows at an episode's start are shorter. The pose of a window's first frame is given: it is where the past led.
     ``accuracy`` is the share of hidden cells (of hidden attributes at level ``attribute``) filled right, ``nll`` nats
     a hidden cell (attribute). With ``belief`` only cells are hidden and those of the last frame are scored: what an
     agent asks for when it sees badly.
@@ -71,7 +72,9 @@ def completion_tallies(
     for low in range(0, len(target), CHUNK):
         part = slice(low, low + CHUNK)
         start = np.maximum(0, local[part] - size + 1)
+        place = (local[part] - start)[:, None]
         window = windows.cut(frames, episode[part], start, size, model.network.world)
+        window.valid &= np.arange(size) <= place  # what comes after is not known yet
         drawn = draw_masks(level, ratio, window.valid.shape, rng, slots=not belief)
         scored, true = _scores(model, window, drawn)
         cells = scored[-1][1].reshape(*true.shape[:2], grid.CELLS, -1)
@@ -79,7 +82,7 @@ def completion_tallies(
         index = model.network.completion_index(wanted)
         lost = -cells.gather(-1, index[..., None])[..., 0].numpy(force=True)
         said = completions[cells.argmax(-1).numpy(force=True)]
-        last = np.arange(size) == (local[part] - start)[:, None] if belief else window.valid
+        last = np.arange(size) == place if belief else window.valid
         hidden = ~drawn.cells & (last & window.valid)[..., None, None]
         if level == "cell":
             counted = hidden.any(-1)

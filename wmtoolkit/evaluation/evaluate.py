@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wmtoolkit.evaluation.bounds import bound_tallies
-from wmtoolkit.evaluation.calibration import Calibration
+from wmtoolkit.evaluation.calibration import Calibration, calibrations
 from wmtoolkit.evaluation.completion import belief_accuracy, completion_curves, inverse_tallies
 from wmtoolkit.evaluation.goals import goal_tally
 from wmtoolkit.evaluation.held_out import HeldOut, held_out, training_record
@@ -65,7 +65,7 @@ class Measured:
     """What was measured in one level: tallies by name of each table."""
 
     scores: dict[str, Tally] = field(default_factory=dict)
-    calibration: Calibration | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
     baselines: dict[str, dict[str, Tally]] = field(default_factory=dict)
     events: dict[str, Tally] = field(default_factory=dict)
     outcomes: dict[int, dict[str, Tally]] = field(default_factory=dict)
@@ -135,10 +135,7 @@ def _predict(
     prior = None if part.training is None else CellPrior.fit(part.training, 4 * budget.samples, rng)
     found.scores |= prediction_tallies(steps, said, evenly, prior)
     found.events = event_tallies(steps, said)
-    assert said.confidence is not None
-    right = (said.cells == steps.cells)[:evenly]
-    owner = np.repeat(steps.episode[:evenly], right.shape[1])
-    found.calibration = Calibration.of(said.confidence[:evenly].ravel(), right.ravel(), owner)
+    found.calibrations = calibrations(steps, said, evenly)
     for name, baseline in BASELINES.items():
         guess = baseline(steps)
         chosen = slice(0, evenly)
@@ -181,10 +178,13 @@ _STAGES: dict[str, Callable[[AnyOrderWorldModel, HeldOut, Budget, np.random.Gene
 
 def _joined(parts: list[Measured]) -> Measured:
     """All levels together."""
-    calibrations = [part.calibration for part in parts if part.calibration is not None]
+    names = dict.fromkeys(name for part in parts for name in part.calibrations)
     return Measured(
         scores=_merge([part.scores for part in parts]),
-        calibration=Calibration.joined(calibrations),
+        calibrations={
+            name: Calibration.joined([part.calibrations[name] for part in parts if name in part.calibrations])
+            for name in names
+        },
         baselines={name: _merge([part.baselines[name] for part in parts]) for name in BASELINES},
         events=_merge([part.events for part in parts]),
         outcomes={place: _merge([part.outcomes[place] for part in parts]) for place in parts[0].outcomes},
@@ -197,10 +197,14 @@ def _merge(parts: list[dict[str, Tally]]) -> dict[str, Tally]:
     return {name: Tally.joined([part[name] for part in parts if name in part]) for name in names}
 
 
+def _entries(found: Measured) -> dict[str, dict[str, Any]]:
+    """The metrics of the table ``levels``."""
+    tallies = {name: tally.entry() for name, tally in found.scores.items()}
+    return tallies | {name: calibration.entry() for name, calibration in found.calibrations.items()}
+
+
 def _metrics(found: Measured) -> dict[str, dict[str, Any]]:
-    metrics = {name: tally.entry() for name, tally in found.scores.items()}
-    if found.calibration is not None:
-        metrics["ece"] = found.calibration.entry()
+    metrics = _entries(found)
     for position, tallies in found.outcomes.items():
         for name, tally in tallies.items():
             metrics[f"{name}/position_{position}"] = tally.entry()
@@ -217,10 +221,7 @@ def _metrics(found: Measured) -> dict[str, dict[str, Any]]:
 
 
 def _rows(level: str, found: Measured) -> list[dict[str, Any]]:
-    scores = {name: tally.entry() for name, tally in found.scores.items()}
-    if found.calibration is not None:
-        scores["ece"] = found.calibration.entry()
-    rows = [{"table": "levels", "level": level, "predictor": MODEL, **_flat(scores)}]
+    rows = [{"table": "levels", "level": level, "predictor": MODEL, **_flat(_entries(found))}]
     for name, tallies in found.baselines.items():
         entries = {metric: tally.entry() for metric, tally in tallies.items()}
         rows.append({"table": "levels", "level": level, "predictor": name, **_flat(entries)})
@@ -232,8 +233,8 @@ def _rows(level: str, found: Measured) -> list[dict[str, Any]]:
     for (masking, ratio), tallies in found.completion.items():
         entries = {name: tally.entry() for name, tally in tallies.items()}
         rows.append({"table": "completion", "level": level, "masking": masking, "ratio": ratio, **_flat(entries)})
-    if found.calibration is not None:
-        rows += [{"table": "reliability", "level": level, **row} for row in found.calibration.rows()]
+    if "ece" in found.calibrations:
+        rows += [{"table": "reliability", "level": level, **row} for row in found.calibrations["ece"].rows()]
     return rows
 
 

@@ -40,6 +40,7 @@ class StepPredictions:
             the past as the bot's; or None.
         visible: (N, 49) log-probability that each cell is seen at all, or None.
         actions: (N, 7) probabilities of the bot's next action, or None.
+        outcome_confidence: (N,) probability of each outcome said, or None.
     """
 
     cells: np.ndarray
@@ -49,6 +50,7 @@ class StepPredictions:
     log_probs: np.ndarray | None = None
     visible: np.ndarray | None = None
     actions: np.ndarray | None = None
+    outcome_confidence: np.ndarray | None = None
 
 
 def asked_as_bot(window: windows.Window) -> windows.Window:
@@ -88,11 +90,13 @@ def model_predictions(model: AnyOrderWorldModel, frames: windows.Frames, target:
         np.zeros((count, BLOCK), np.float32),
         np.zeros((count, BLOCK - FIRST_CELL), np.float32),
         np.zeros((count, 7), np.float32),
+        np.zeros(count, np.float32),
     )
     assert said.confidence is not None
     assert said.log_probs is not None
     assert said.visible is not None
     assert said.actions is not None
+    assert said.outcome_confidence is not None
     completions = network.completions.numpy(force=True)
     seen = torch.as_tensor(_TOKENIZER.cell_attributes(completions)[:, 0] != grid.UNSEEN, device=network.device)
     for low in range(0, count, CHUNK):
@@ -102,7 +106,9 @@ def model_predictions(model: AnyOrderWorldModel, frames: windows.Frames, target:
         best = scored[-1][1].max(-1)
         said.cells[part] = completions[best.indices.numpy(force=True)]
         said.confidence[part] = best.values.exp().numpy(force=True)
-        said.outcomes[part] = scored[OUTCOME][1][:, 0].argmax(-1).numpy(force=True)
+        best = scored[OUTCOME][1][:, 0].max(-1)
+        said.outcomes[part] = best.indices.numpy(force=True)
+        said.outcome_confidence[part] = best.values.exp().numpy(force=True)
         said.headings[part] = scored[DIRECTION][1][:, 0].argmax(-1).numpy(force=True)
         said.actions[part] = policy.exp().numpy(force=True)
         wanted = torch.as_tensor(true, device=policy.device)
