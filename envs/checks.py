@@ -30,7 +30,7 @@ def whole(value: Any, name: str, least: int = 1) -> int:
 
 def probability(value: Any, name: str) -> None:
     """Raise ``UserError`` unless ``value`` is a number in 0..1."""
-    if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise UserError(f"{name} is a probability, not {value!r}")
 
 

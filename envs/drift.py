@@ -133,7 +133,7 @@ class DriftCheck(gymnasium.Wrapper, RecordConstructorArgs):
         return rows
 
     @property
-    def render_mode(self) -> str | None:
+    def render_mode(self) -> str | None:  # type: ignore[override]
         """That of the environment it was made with."""
         return self._render_mode
 
