@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from wmtoolkit.agents.registry import needs
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec
-from wmtoolkit.benchmarks.rollouts import EpisodeResult, run_episode
+from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
@@ -118,7 +118,7 @@ class Player:
                 ledger.fail(todo[0][1], error)
                 return
             for seed, unit in todo:
-                ledger.do(unit, lambda seed=seed: _without_seed(run_episode(agent, env, seed)))
+                ledger.do(unit, partial(_episode, agent, env, seed))
                 bar.advance(info=f"{condition.level}: {condition.agent.name}")
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
@@ -154,8 +154,8 @@ class Player:
         return [seed for seed in range(first, first + count) if not in_ranges(seed, trained)]
 
 
-def _without_seed(result: EpisodeResult) -> dict[str, Any]:
-    return {key: value for key, value in asdict(result).items() if key != "seed"}
+def _episode(agent: Agent, env: gymnasium.Env, seed: int) -> dict[str, Any]:
+    return {key: value for key, value in asdict(run_episode(agent, env, seed)).items() if key != "seed"}
 
 
 def episodes(player: Player, condition: Condition, seeds: Sequence[int], ledger: Ledger) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ MEANINGS = {
     "success_probability_swapped": "The same when the mission is swapped for one that names other objects: it should "
     "be near 0.",
     "swap_falls": "Share of successes whose probability the other mission at least halves.",
-    "ece": "Expected calibration error of the probabilities of all cells: 0.02 means they are off by 2 points on average. "
-    "Most cells are certain, so a small value is easily had.",
+    "ece": "Expected calibration error of the probabilities of all cells: 0.02 means they are off by 2 points on "
+    "average. Most cells are certain, so a small value is easily had.",
     "ece_revealed": "The same of the cells seen for the first time, where the model has to guess.",
     "ece_outcome": "The same of the outcome said for a step; most steps end nothing.",
     "action_accuracy": "Share of the bot's choices that the model's policy makes too.",
