@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from wmtoolkit import AnyOrderWorldModel
@@ -78,9 +77,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: str, tmp_path: Path) ->
 def test_bf16_trains_as_float32_does(data: str, tmp_path: Path) -> None:
     settings = ("training.steps=8", "logging.every=1", "training.muon_learning_rate=1e-3")
     train(_tiny(*settings), tmp_path / "wide", [data])
-    AcceleratorState._reset_state()  # one precision a process is Accelerate's rule
     train(_tiny(*settings, "training.mixed_precision=bf16"), tmp_path / "narrow", [data])
-    AcceleratorState._reset_state()
     assert _losses(tmp_path / "narrow") == pytest.approx(_losses(tmp_path / "wide"), rel=0.05)
 
 

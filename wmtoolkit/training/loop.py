@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch import nn
 
@@ -72,6 +73,7 @@ def train(
         KeyboardInterrupt: after an interrupt, with a checkpoint saved.
     """
     check_trackers(config.logging.trackers)
+    AcceleratorState._reset_state()  # or else a second training of this process could not have another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=_precision(config),
