@@ -28,9 +28,8 @@ GUESS = 0.05
 """P(SUCCESS) below the threshold that is still worth a try when there is nothing left to see."""
 WANDER = 8
 """Steps of a walk that only hopes to see something new."""
-
-
 _SCENERY = [grid.OBJECTS.index(name) for name in ("unseen", "empty", "wall", "floor")]
+"""What may come into view without being a reason to search anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +164,15 @@ class Planner(ABC):
             self._false_goals.add(self._planned_in, self._last.node)
             return True, "false goal"
         equal = np.array_equal(self._last.node.image, observation["image"])
-        if not equal and not self._good_for(observation["image"]):
+        if not equal and not self._adapted(observation["image"]):
             return True, "not as imagined"
         if not self._plan:
             return True, "plan finished"
         return False, "as imagined" if equal else "as imagined, but for what came into view"
 
-    def _good_for(self, image: np.ndarray) -> bool:
-        """Whether the plan, or another way through what was imagined already, is good for an unexpected view."""
+    def _adapted(self, image: np.ndarray) -> bool:
+        """Keep the plan for an unexpected view, or take another way through what was imagined already, if one of them
+        is good for it; returns whether."""
         assert self._last is not None
         assert self._seen is not None
         assert self._planned_in is not None
@@ -216,15 +216,15 @@ class Planner(ABC):
         return exploration_path(graph, discount=self._discount)
 
     def _expand(self, graph: SearchGraph, frontier: Frontier, horizon: float, batch: int, slack: float = 0.0) -> None:
-        """Imagine outwards to the first goal, or to the horizon if that shows anything new, or as far as can be."""
+        """Imagine outwards to a goal and as far beyond it as it is doubtful; or to the horizon if that shows anything
+        new; or as far as can be."""
         views, dearest = Views.of_new_cells(graph), np.inf
-        while frontier.next_cost < min(np.inf, dearest) and graph.meter.room_for(1):
+        while frontier.next_cost < dearest and graph.meter.room_for(1):
             if frontier.next_cost > horizon and any(views.masks()):
                 return
             for node in frontier.expand(graph.meter.nodes_left(batch), slack):
-                if self._promises(
-                    graph, node
-                ):  # a surer goal that costs less than this one's doubt is worth the search
+                if self._promises(graph, node):
+                    # a surer goal that costs less than this one's doubt is worth the search
                     doubt = DOUBT * (1 - graph.nodes[node].success)
                     dearest = min(dearest, frontier.costs.get(node, 0.0) + doubt)
 

@@ -17,6 +17,8 @@ from wmtoolkit.errors import UserError
 Plan = TypeVar("Plan")
 FIRST_SEED = 1_000_000
 """Level seeds of suites start here, far from those that are collected."""
+TRAINED = ("efficiency", "ablation", "baselines")
+"""Suites that train their own models, and need no checkpoint."""
 
 
 @dataclass(frozen=True)

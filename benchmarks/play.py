@@ -65,14 +65,10 @@ class Player:
         return AnyOrderWorldModel.from_pretrained(self.checkpoint)
 
     @cached_property
-    def train_seeds(self) -> Mapping[str, Any]:
-        """Ranges of level seeds that the checkpoint was trained on, by level, as far as is recorded."""
-        return (training_record(self.model) or {"train_seeds": {}})["train_seeds"]
-
-    @property
-    def told(self) -> str:
-        """What becomes of level seeds that the checkpoint was trained on."""
-        return "left out" if training_record(self.model) else "not recorded with the checkpoint"
+    def train_seeds(self) -> Mapping[str, Any] | None:
+        """Ranges of level seeds that the checkpoint was trained on, by level; None if that is not recorded."""
+        record = training_record(self.model)
+        return record["train_seeds"] if record else None
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -150,7 +146,7 @@ class Player:
 
     def seeds(self, level: str, first: int, count: int) -> list[int]:
         """``count`` level seeds from ``first`` on, without those that the checkpoint was trained on."""
-        trained = self.train_seeds.get(level, [])
+        trained = (self.train_seeds or {}).get(level, [])
         return [seed for seed in range(first, first + count) if not in_ranges(seed, trained)]
 
 

@@ -13,7 +13,7 @@ import jinja2
 
 from wmtoolkit.benchmarks.reporting import figures
 from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts, success
-from wmtoolkit.benchmarks.reporting.goals import goals
+from wmtoolkit.benchmarks.reporting.goals import PLANNER, goals
 from wmtoolkit.benchmarks.reporting.prediction import prediction
 from wmtoolkit.benchmarks.reporting.reading import Result, Run, flat_row, read_all
 from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, with_interval
@@ -192,11 +192,13 @@ def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
         if measured and name in measured["metrics"]:
             tiles.append((label, f"{measured['metrics'][name]['value']:.4f}"))
     for item in found:
-        if isinstance(item, Result) and item.name.split(" (")[0] == "best-first":
+        if isinstance(item, Result) and item.kind == "rollout" and item.document["arguments"]["agent"] == PLANNER:
+            if item.document["arguments"].get("imagined"):
+                continue
             rate = item.document["metrics"]["success_rate"]
             tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
     for row in documents.get("bench success", {}).get("rows", []):
-        if row.get("table") == "agents" and row["agent"] == "best-first":
+        if row.get("table") == "agents" and row["agent"] == PLANNER:
             tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
     if "fidelity_pearson" in documents.get("bench fidelity", {}).get("metrics", {}):
         value = documents["bench fidelity"]["metrics"]["fidelity_pearson"]["value"]

@@ -10,18 +10,18 @@ from typing import Any
 
 from wmtoolkit.benchmarks import plans
 from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import TRAINED
 from wmtoolkit.benchmarks.play import Player
 from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.speed import speed
 from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.held_out import UNRECORDED
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 TRAINING = "trainings"
-TRAINED = ("efficiency", "ablation", "baselines")
-"""Suites that train their own models, and need no checkpoint."""
 SUITES = {
     "prediction": ("prediction", "PredictionPlan"),
     "success": ("success", "SuccessPlan"),
@@ -76,13 +76,12 @@ def run_suite(
     finally:
         metrics, rows = module.report(settled, player, ledger)
         holes = ledger.holes(units)
+        arguments = {"plan": plans.document(settled), "quick": quick}
+        if suite not in TRAINED:
+            arguments["training_seeds"] = UNRECORDED if player.train_seeds is None else "left out"
         document = results_document(
             f"bench {suite}",
-            {
-                "plan": plans.document(settled),
-                "quick": quick,
-                **({} if suite in TRAINED else {"training_seeds": player.told}),
-            },
+            arguments,
             metrics,
             rows,
             seed=settled.seed,

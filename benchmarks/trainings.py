@@ -206,7 +206,8 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             played = values[f"play/{agent.name}"]
             row |= {f"success_rate/{agent.name}{end}": played[f"success_rate{end}"] for end in ("", "_low", "_high")}
             row[f"mean_episode_length/{agent.name}"] = played["mean_episode_length"]
-            row |= raised(agent.name, played)
+        if notes := [note for agent in plan.agents if (note := raised(agent.name, values[f"play/{agent.name}"]))]:
+            row["note"] = "; ".join(notes)
         runs.append(row)
     rows = list(runs)
     for variant in plan.variants:
@@ -216,11 +217,10 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
     return {}, rows
 
 
-def raised(agent: str, played: Mapping[str, Any]) -> dict[str, str]:
-    """A row's remark on an agent that raised in some of its episodes, which count as failed."""
-    if not played["errors"]:
-        return {}
-    return {"note": f"{agent} raised in {played['errors']} of {played['n']} episodes: {played['error']}"}
+def raised(agent: str, played: Mapping[str, Any]) -> str:
+    """A remark on an agent that raised in some of its episodes, which count as failed; empty if it did not."""
+    errors = played["errors"]
+    return f"{agent} raised in {errors} of {played['n']} episodes: {played['error']}" if errors else ""
 
 
 def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

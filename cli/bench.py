@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from wmtoolkit.benchmarks.plans import TRAINED
 from wmtoolkit.cli.common import check_out, command_options
 
 
@@ -95,7 +96,6 @@ _OPTIONS = {
 }
 
 
-TRAINED = ("efficiency", "ablation", "baselines")
 _TRAINS = "What is trained says the plan, so that no checkpoint or level is given. "
 
 
@@ -138,7 +138,7 @@ for _suite, _purpose in SUITES.items():
 
 
 @bench.command(name="all", epilog="Example: wmtool bench all --quick --checkpoint runs/first/checkpoint --out results")
-@click.option("--trainings", is_flag=True, help="Also the suites that train, which take most of a day each.")
+@click.option("--trainings", is_flag=True, help="Also the suites that train, which take hours.")
 @_options()
 @command_options
 def every(out: Path, resume: bool, overwrite: bool, plan: Path | None, **options: Any) -> dict[str, Any]:

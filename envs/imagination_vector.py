@@ -173,20 +173,18 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             truncations |= self._elapsed >= self.max_episode_steps
         ended = terminations | truncations
         self._record(acts, rewards, terminations, truncations)
-        infos = self._infos()
+        final: dict[str, Any] = {}
         if ended.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
             finished = np.flatnonzero(ended)
             last = self._observation()
-            final: dict[str, Any] = {}
             for lane in finished:
                 observation = {key: values[lane] for key, values in last.items()}
                 info = step_info(self._state, lane, self._recorders[lane])
                 final = self._add_info(final, {"final_obs": observation, "final_info": info}, int(lane))
             self._begin(finished, [None] * self.num_envs, {})
-            infos = {**self._infos(), **final}
         else:
             self._ended = ended
-        return self._observation(), rewards, terminations, truncations, infos
+        return self._observation(), rewards, terminations, truncations, {**self._infos(), **final}
 
     def save(self) -> Snapshot:
         """The lanes as they are, random streams included, to ``restore`` any number of times; costs no forward pass."""

@@ -164,7 +164,8 @@ def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
         if "play" in values:
             row |= {f"success_rate/policy{end}": values["play"][f"success_rate{end}"] for end in ("", "_low", "_high")}
-            row |= raised("policy", values["play"])
+            if note := raised("policy", values["play"]):
+                row["note"] = note
         runs.append(row)
     means = [
         {"table": "variants", "variant": name, "seeds": len(own), **mean_over_seeds(own)}

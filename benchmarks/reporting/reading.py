@@ -112,9 +112,12 @@ def _told_apart(found: list[Run | Result]) -> list[Run | Result]:
         groups.setdefault((item.kind, item.name, level), []).append(item)
     for group in groups.values():
         paths = [item.path.resolve().parts for item in group]
-        if len(set(paths)) == 1:
+        different = len(set(paths))
+        if different == 1:
             continue
-        count = next(count for count in range(1, 1 + max(map(len, paths))) if len({p[-count:] for p in paths}) > 1)
+        count = next(
+            count for count in range(1, 1 + max(map(len, paths))) if len({p[-count:] for p in paths}) == different
+        )
         for item, parts in zip(group, paths, strict=True):
             place = "/".join(parts[-count:])
             item.name = f"{item.name} ({place})" if item.kind == "rollout" else place

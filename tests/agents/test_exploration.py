@@ -90,6 +90,25 @@ def test_new_cells_first_then_stale_ones_then_none(room):
     assert revisiting_path(graph)
 
 
+def test_what_is_farther_than_it_looks_ahead_is_found():
+    env = make_level("MiniGrid-Empty-16x16-v0")
+    observation = reset_level(env, 0)
+    seen = SeenMap(observation)
+    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
+    frontier = Frontier(graph)
+    while frontier.next_cost < np.inf:
+        frontier.expand(64)
+    seen.last_seen[:] = 0
+    x, y = seen.position
+    seen.last_seen[x + 14, y + 14] = -1  # the corner of the wall that is farthest away
+    masks = Views.of_new_cells(graph).masks()
+    assert most_revealing_path(graph, masks) == []
+    path = exploration_path(graph)
+    assert masks[path[-1][1]]
+    assert not any(masks[node] for _, node in path[:-1])
+
+
 def test_cells_that_disappointed_are_given_up(room):
     graph, seen = room
     seen.broken_promises[:] = PATIENCE

@@ -244,6 +244,19 @@ def test_a_plan_is_followed_without_asking_the_model_again(name):
     assert max(candidate.success for candidate in log[0]["candidates"]) == 1
 
 
+def test_what_comes_into_view_starts_no_search():
+    """The copy of the level knows no more than was seen: what comes into view is news, and mostly no contradiction."""
+    env = make_level("BabyAI-GoToObjMazeS4R2-v0")
+    agent = make_agent("best-first", world_model=SimulatorWorldModel(env, sees_hidden=False), **UNHURRIED)
+    news = []
+    for seed in range(900_000, 900_006):
+        success, _, log = play(agent, env, seed)
+        assert success
+        news += [decision for decision in log if decision["reason"] == "as imagined, but for what came into view"]
+    assert news
+    assert all(decision["forward_passes"] == 0 for decision in news)
+
+
 def test_it_imagines_what_it_then_sees():
     env = make_level("BabyAI-GoToLocal-v0")
     agent = make_agent("best-first", world_model=SimulatorWorldModel(env))

@@ -123,6 +123,43 @@ def test_interactions_cost_what_was_asked():
         assert frontier.costs[index] == frontier.costs[node.parent] + 1 + extra
 
 
+def test_interactions_cost_less_the_more_the_policy_expects_them():
+    _, graph = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS)
+    frontier = Frontier(graph, prior_weight=1.0, interaction_cost=4)
+    while len(graph) < 400:
+        frontier.expand(64)
+    handled = [(index, node) for index, node in enumerate(graph.nodes) if node.action in INTERACTIONS]
+    chances = [float(graph.nodes[node.parent].policy[node.action]) for _, node in handled]
+    assert max(chances) > 0.5 > min(chances)  # one that the bot would take, and others
+    for (index, node), chance in zip(handled, chances, strict=True):
+        expected = frontier.costs[node.parent] + 1 - np.log(chance) + 4 * (1 - chance)
+        assert frontier.costs[index] == pytest.approx(expected)
+
+
+def test_a_doubtful_goal_counts_as_farther_away():
+    _, graph = graph_of("BabyAI-GoToObj-v0", 0)
+    (near,) = graph.imagine([(0, grid.LEFT)])
+    (far,) = graph.imagine([(near, grid.LEFT)])
+    assert graph.shortest({near: 0.5, far: 0.0}) == [(grid.LEFT, near)]
+    assert graph.shortest({near: 1.5, far: 0.0}) == [(grid.LEFT, near), (grid.LEFT, far)]
+    assert graph.shortest([near, far]) == [(grid.LEFT, near)]
+    assert graph.shortest({}) == []
+
+
+def test_a_refuted_success_ends_nothing():
+    """The way goes on through a situation that was taken for success in vain."""
+    env = make_level("BabyAI-GoToObj-v0")
+    observation = reset_level(env, 0)
+    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
+    for refuted in (False, True):
+        graph = SearchGraph(root, SeenMap(observation), unlimited(), refuted=lambda graph, node, known=refuted: known)
+        grown(graph)
+        goals = [index for index, node in enumerate(graph.nodes) if index and node.success > 0.5]
+        assert goals
+        assert all(graph.ends(goal) is not refuted for goal in goals)
+        assert all(bool(graph.useful(goal)) is refuted for goal in goals)
+
+
 def test_the_policy_orders_the_search_and_is_asked_once_a_node():
     _, graph = graph_of("BabyAI-PickupLoc-v0", 2, actions=MOVES + INTERACTIONS)
     frontier = Frontier(graph, prior_weight=1.0)

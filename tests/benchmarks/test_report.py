@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.reporting.goals import goals
 from wmtoolkit.benchmarks.reporting.reading import read_all
 from wmtoolkit.benchmarks.rollouts import rollout
 from wmtoolkit.benchmarks.suites import run_suite, write_report
@@ -169,6 +170,43 @@ def test_results_of_one_command_stand_side_by_side(folders: list[Path], suites: 
     assert "| policy | random | GoToRedBallGrey | " in text
     checkpoint = json.loads((folders[2] / "results.json").read_text())["checkpoint"]["sha256"]
     assert f"checkpoint sha256 {checkpoint}" in text
+
+
+def test_results_of_one_name_are_told_apart(folders: list[Path], tmp_path: Path) -> None:
+    """By as much of their paths as all of them need, not merely two."""
+    text = (folders[0] / "results.json").read_text()
+    places = [tmp_path / "a" / "x" / "run", tmp_path / "b" / "x" / "run", tmp_path / "b" / "y" / "run"]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "results.json").write_text(text)
+    assert [item.name for item in read_all(places)[0]] == ["a/x/run", "b/x/run", "b/y/run"]
+
+
+def test_goals_by_hand() -> None:
+    def entry(value: float) -> dict[str, object]:
+        return {"value": value, "ci95": None, "n": 9}
+
+    level = "BabyAI-GoToLocal-v0"
+    played = [("bot", 1.0, 10.0, 1.0), ("best-first", 0.985, 12.0, 250.0)]
+    names = ("agent", "success_rate", "mean_episode_length", "milliseconds_per_decision")
+    rows = [{"table": "success", "level": level, "n": 9, **dict(zip(names, row, strict=True))} for row in played]
+    retention = {"table": "retention", "level": level, "agent": "policy", "retention_0.3": 0.9}
+    section = goals(
+        [
+            {"command": "evaluate", "metrics": {"outcome_f1": entry(0.98), "ece": entry(0.03)}, "rows": []},
+            {"command": "bench success", "metrics": {}, "rows": rows},
+            {"command": "bench robustness", "metrics": {}, "rows": [{**retention, "belief": b} for b in (False, True)]},
+            {"command": "bench fidelity", "metrics": {"fidelity_pearson": entry(0.96)}, "rows": []},
+        ]
+    )
+    assert section is not None
+    assert [(line[2], line[3]) for line in section.tables[0].lines] == [
+        ("0.98000", "reached"), ("0.0300", "missed"),  # outcome F1 of at least 0.98, calibration error of at most 0.02
+        ("0.985", "missed"), ("250", "missed"), ("1.20", "reached"),  # success, milliseconds, length against the bot's
+        ("0.900", "reached"),  # with belief completion alone
+        ("0.960", "reached"),
+    ]  # fmt: skip
+    assert goals([{"command": "bench speed", "metrics": {}, "rows": []}]) is None
 
 
 def test_rows_of_other_commits_are_told(suites: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from wmtoolkit.evaluation.bounds import bound_tallies
 from wmtoolkit.evaluation.calibration import Calibration, calibrations
 from wmtoolkit.evaluation.completion import belief_accuracy, completion_curves, inverse_tallies
 from wmtoolkit.evaluation.goals import goal_tally
-from wmtoolkit.evaluation.held_out import HeldOut, held_out, training_record
+from wmtoolkit.evaluation.held_out import UNRECORDED, HeldOut, held_out, training_record
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.outcomes import grounded_outcomes, outcome_steps
 from wmtoolkit.evaluation.prediction import (
@@ -112,7 +112,7 @@ def evaluate(
             "split": split,
             "samples": samples,
             "bound_samples": Budget.bound_samples,
-            "training_seeds": "refused" if training_record(model) else "not recorded with the checkpoint",
+            "training_seeds": "refused" if training_record(model) else UNRECORDED,
         },
         _metrics(together),
         rows,

@@ -18,6 +18,9 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.world import windows
 from wmtoolkit.world.model import AnyOrderWorldModel
 
+UNRECORDED = "not recorded with the checkpoint"
+"""What results say of training seeds that nothing tells."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
