@@ -376,6 +376,27 @@ episodes: 1
 """
 
 
+def test_every_agent_that_raised_is_named(tmp_path):
+    agents = [AgentSpec("policy"), AgentSpec("best-first"), AgentSpec("beam")]
+    plan = trainings.TrainingsPlan(agents=agents, seeds=[0], episodes=4)
+    ledger = Ledger(tmp_path, "ablation")
+    (unit,) = trainings.units(plan, Player())
+    played = {
+        "success_rate": 0.5,
+        "success_rate_low": 0.2,
+        "success_rate_high": 0.8,
+        "mean_episode_length": 3.0,
+        "n": 4,
+    }
+    values = {"parameters": 1, "steps": 1, "training_seconds": 1.0, "best_validation_nll": 1.0, "metrics": {}}
+    for agent, errors in zip(agents, (1, 0, 2), strict=True):
+        values[f"play/{agent.name}"] = {**played, "errors": errors, "error": "ValueError: no" if errors else None}
+    ledger.write(unit, values, 1.0)
+    _, rows = trainings.report(plan, Player(), ledger)
+    said = "policy raised in 1 of 4 episodes: ValueError: no; beam raised in 2 of 4 episodes: ValueError: no"
+    assert [row["note"] for row in rows] == [said, said]
+
+
 def test_trainings_are_resumable_rows(tmp_path):
     plan = _plan(tmp_path, TRAININGS.replace("  - {name: broken, config: tiny, set: [training.batch_size=0]}\n", ""))
     document = run_suite("ablation", tmp_path / "out", plan=plan)
