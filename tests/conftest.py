@@ -41,7 +41,7 @@ def world_model() -> AnyOrderWorldModel:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        world = WorldConfig(mission_features=True)
+        world = WorldConfig(mission_features=True, start_heading=True)
         return AnyOrderWorldModel.create(LLaDA2MoeConfig(**TINY, initializer_range=0.2), world)
 
 

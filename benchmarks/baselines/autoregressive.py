@@ -52,7 +52,7 @@ def sequences(window: windows.Window, network: WorldNetwork) -> Sequence:
     pose = (window.position, window.heading, None) if network.world.egomotion else None
     frames = placed_frames(window.ids, window.time, pose, window.valid, _expected_next(window, network))
     before = window.context(network.world)
-    tokens, context = joined(before, frames), before.length
+    tokens, context = joined(before, frames).turned(window.start), before.length
     order = np.maximum(np.arange(tokens.length) - context, -1)
     causal = order[:, None] >= order[None, :]
     return Sequence(tokens, context, (causal & tokens.valid[:, None, :])[:, None], window.ids, window.valid)
@@ -216,7 +216,7 @@ def _tell(network: WorldNetwork, window: windows.Window, given: np.ndarray) -> t
             own = Tokens(**{name: getattr(frame, name)[:, last] for name in EACH}, words=window.mission.words)
             seen = np.concatenate([seen, own.valid], axis=1)
             mask = torch.as_tensor(seen, device=device)[:, None, None, :]
-            hidden = network(own.tensors(device), mask, cache)[:, 0]
+            hidden = network(own.turned(window.start).tensors(device), mask, cache)[:, 0]
     return ids, log_probs
 
 

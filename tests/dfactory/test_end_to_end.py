@@ -155,7 +155,7 @@ def test_our_own_trainer_starts_better_from_text_than_from_random_rows_or_from_s
         "model: {num_hidden_layers: 3, num_experts: 8, n_group: 4, topk_group: 2, partial_rotary_factor: 0.5,\n"
         "        rope_theta: 10000}\n"
         "world: {compositional: false, slot_features: false, action_features: false, axes: false, egomotion: false,\n"
-        "        mission_features: false, expectation: false, memory: 0}\n"
+        "        start_heading: false, mission_features: false, expectation: false, memory: 0}\n"
         "masking: {mission_share: 0}\n"
         "scale: {optimizer: adamw}\n"
         f"training: {{steps: {STEPS}, checkpoint_every: {STEPS // 4}, batch_size: 8, learning_rate: 1.0e-3,\n"

@@ -139,7 +139,7 @@ def test_full_attention_is_that_of_our_own_trainer(
     window, bot = our_windows(data, model, chosen)
     part = {name: getattr(window, name)[:, 1:] for name in ("ids", "time", "position", "heading", "valid", "frame")}
     present = np.stack([row["attention_mask"].numpy().reshape(-1, layout.block_size)[1:, 0] for row in rows]) > 0
-    shorter = windows.Window(window.mission, episode=window.episode, seen=None, **part)
+    shorter = windows.Window(window.mission, start=window.start, episode=window.episode, seen=None, **part)
     shorter.valid &= present  # what lies behind a goal takes no part
     ours = full_attention_batch(shorter, drawn_masks(rows, layout, strategy), bot[:, 1:], model.network.world)
     weights = weigh(ours, LossConfig())

@@ -34,7 +34,7 @@ name: text
 model: {head_dim: 16, num_hidden_layers: 3, num_experts: 8, n_group: 4, topk_group: 2, partial_rotary_factor: 0.5,
         rope_theta: 10000}
 world: {compositional: false, slot_features: false, action_features: false, axes: false, egomotion: false,
-        mission_features: false, expectation: false, memory: 0}
+        start_heading: false, mission_features: false, expectation: false, memory: 0}
 scale: {optimizer: adamw}
 masking: {mission_share: 0}
 training: {learning_rate: 3.0e-3, steps: 4, checkpoint_every: 2, batch_size: 4}

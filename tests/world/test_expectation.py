@@ -17,7 +17,7 @@ from wmtoolkit.world.expectation import CELL_IDS, CODES, in_sight
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.tokenizer import ACTION, FIRST_CELL, WorldTokenizer
 
-WORLD = WorldConfig(expectation=True, mission_features=True)
+WORLD = WorldConfig(expectation=True, mission_features=True, start_heading=True)
 LEVELS = ("BabyAI-GoToObjMazeS4R2-v0", "BabyAI-UnlockPickup-v0", "BabyAI-PutNextLocal-v0")
 _TOKENIZER = WorldTokenizer()
 

@@ -30,8 +30,13 @@ REPLAN_LIMIT = 2000
 REACHED_ACTIONS = (grid.PICKUP, grid.TOGGLE, grid.DROP, grid.FORWARD, None)
 REACHED_SHARES = (0.25, 0.2, 0.05, 0.1, 0.4)
 """What the tour does with an object it reached; None: it leaves for the next one."""
-DROP_SHARE = 0.15
+DROP_SHARE = 0.05
 """How often a tour that carries something drops it at the next free cell."""
+BESIDE_SHARE = 0.6
+"""How often a tour that carries something next heads for a free cell beside a thing, to drop it there."""
+PUT_SHARE, PUT_BESIDE_SHARE = 0.7, 0.9
+"""The same shares where something is to be put next to something: the right thing beside a wrong one must be about as
+common as beside the right one, or dropping it beside anything will be taken for success."""
 
 
 class BehaviourError(Exception):
@@ -147,22 +152,32 @@ def noisy(env: MiniGridEnv, rng: np.random.Generator) -> Actor:
 def tour(env: MiniGridEnv, rng: np.random.Generator) -> Actor:
     """Walks from object to object, mostly not the mission's, and now and then handles what it reached.
 
-    It gives near-misses: an object in front that is not the right object in front, wrong pick-ups, drops and toggles.
+    It gives near-misses: an object in front that is not the right object in front, wrong pick-ups and toggles, and
+    drops beside wrong things.
     """
     chance = random(env, rng)
     words = set(env.mission.replace(",", " ").split())
+    put = "next" in words
     path: list[walker.Cell] = []
-    target: walker.Cell | None = None
+    target: walker.Cell | None = None  # a thing, or the free cell beside one where what is carried shall lie
 
     def way_to(cell: walker.Cell) -> list[walker.Cell]:
         return walker.path_to(env, lambda other: other == cell) or []
+
+    def free(cell: walker.Cell) -> bool:
+        return cell != walker.position(env) and env.grid.get(*cell) is None
 
     def choose() -> None:
         nonlocal path, target
         found = walker.objects(env, ("key", "ball", "box", "door"))
         meant = [cell for cell, thing in found if thing.type in words and thing.color in words]
         other = [cell for cell, _ in found if cell not in meant and cell != target]
-        pool = meant if meant and (not other or rng.random() < TOUR_MISSION_SHARE) else other
+        carries = env.carrying is not None
+        beside = carries and rng.random() < (PUT_BESIDE_SHARE if put else BESIDE_SHARE)
+        share = PUT_SHARE if put and not carries else TOUR_MISSION_SHARE
+        pool = meant if meant and (not other or rng.random() < share) else other
+        if beside:
+            pool = [cell for thing in pool for cell in walker.beside(thing) if free(cell)]
         for index in rng.permutation(len(pool)).tolist():
             target, path = pool[index], way_to(pool[index])
             if path:
@@ -170,7 +185,7 @@ def tour(env: MiniGridEnv, rng: np.random.Generator) -> Actor:
         target = None
 
     def act(observation: dict[str, Any], previous: int | None) -> int:
-        nonlocal path
+        nonlocal path, target
         if rng.random() < TOUR_NOISE:
             path = []
             return chance(observation, previous)
@@ -180,8 +195,12 @@ def tour(env: MiniGridEnv, rng: np.random.Generator) -> Actor:
         while len(path) > 1 and walker.position(env) == path[0]:
             path.pop(0)
         if ahead == target and path:
+            if env.carrying is not None and free(ahead):
+                path, target = [], None
+                return grid.DROP
             choose()
             handle = REACHED_ACTIONS[rng.choice(len(REACHED_ACTIONS), p=REACHED_SHARES)]
+            handle = grid.PICKUP if put and env.carrying is None else handle
             if handle is not None:
                 return handle
         elif not path and target is not None and target != ahead:

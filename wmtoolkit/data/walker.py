@@ -31,6 +31,11 @@ def front(env: MiniGridEnv) -> Cell:
     return x + dx, y + dy
 
 
+def beside(cell: Cell) -> list[Cell]:
+    """The four cells around a cell."""
+    return [(cell[0] + dx, cell[1] + dy) for dx, dy in _STEPS]
+
+
 def objects(env: MiniGridEnv, kinds: tuple[str, ...]) -> list[tuple[Cell, Any]]:
     """Cells that hold an object of one of these kinds, in reading order, with the object."""
     return [

@@ -72,14 +72,14 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     clean_pose = noisy_pose = expected = None
     before: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if world.egomotion:
-        # A frame without a past is reckoned from the origin; its own heading must not give itself away.
+        # A frame without a past is reckoned from the origin and the start; its own heading must not give itself away.
         orphan = ~window.valid[:, past]
         position = np.where(orphan[..., None], 0, window.position[:, past])
-        heading = np.where(orphan, 0, window.heading[:, past])
+        heading = np.where(orphan, window.start[:, None], window.heading[:, past])
         moved, turned, known = reckon(given, window.ids[:, past], position, heading)
         noisy_pose = (
             np.where(orphan[..., None], 0, moved),
-            np.where(orphan, 0, turned),
+            np.where(orphan, window.start[:, None], turned),
             known & ~orphan,
         )
         before = (position, heading)
@@ -100,7 +100,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         (actions, order + 1, windows.LONE_ACTION),
     )
     return Batch(
-        tokens=joined(context, clean, noisy, actions),
+        tokens=joined(context, clean, noisy, actions).turned(window.start),
         attention=allowed,
         first=context.length + clean.length,
         given=given,
@@ -123,7 +123,7 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
             expected = expected_frames(window.seen, given, window.time, pose, window.valid)
     context = window.context(world, given[:, 0])
     frames = placed_frames(given, window.time, pose, window.valid, expected)
-    tokens = joined(context, frames)
+    tokens = joined(context, frames).turned(window.start)
     return Batch(
         tokens=tokens,
         attention=np.broadcast_to(tokens.valid[:, None, None, :], (len(given), 1, tokens.length, tokens.length)),

@@ -139,6 +139,7 @@ def fill_window(
         raise UserError("words of a mission can only be hidden if the text model's tokenizer leaves every word whole")
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
+    begin = np.array([lane.heading[0] for lane in lanes]) * network.world.start_heading
     time = starts[:, None] + np.arange(size) + 1
     seen = _seen_before(lanes, starts) if network.world.memory else None
     memory = None if seen is None else remembered(seen, ids[:, 0], position, heading, time[:, 0], network.world.memory)
@@ -158,7 +159,8 @@ def fill_window(
         expected = None
         if network.world.expectation and pose is not None and seen is not None:
             expected = expected_frames(seen, ids, time, pose, valid)
-        tokens = joined(context, placed_frames(ids, np.where(valid, time, 0), pose, valid, expected))
+        frames = placed_frames(ids, np.where(valid, time, 0), pose, valid, expected)
+        tokens = joined(context, frames).turned(begin)
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)

@@ -8,7 +8,15 @@ import numpy as np
 
 from wmtoolkit.world.tokenizer import BLOCK
 
-BEYOND_LLADA2 = ("slot_features", "action_features", "mission_features", "axes", "egomotion", "expectation")
+BEYOND_LLADA2 = (
+    "slot_features",
+    "action_features",
+    "mission_features",
+    "axes",
+    "egomotion",
+    "start_heading",
+    "expectation",
+)
 """Options that put something before the network which a plain LLaDA2 does not have."""
 
 
@@ -27,6 +35,8 @@ class WorldConfig:
         axes: rotary positions on (time, x, y) instead of the token's index among blocks of equal length.
         egomotion: x and y are dead-reckoned world coordinates instead of the cell's place in the view, which also
             gives a memory of cells last seen earlier. Prior knowledge about MiniGrid.
+        start_heading: with egomotion, x and y are turned so that the agent heads along x at its episode's start: what a
+            mission calls "on your left", which is meant from there, so lies in one direction.
         expectation: each hidden cell of a step is told what was last seen at its place, or that walls and closed doors
             hide it, by dead reckoning and MiniGrid's rule of sight (needs memory). Prior knowledge about MiniGrid.
         memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
@@ -41,6 +51,7 @@ class WorldConfig:
     mission_features: bool = False
     axes: bool = True
     egomotion: bool = True
+    start_heading: bool = False
     expectation: bool = False
     memory: int = 60
     recent: int = 3
@@ -54,6 +65,8 @@ class WorldConfig:
             )
         if self.egomotion and not self.axes:
             raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
+        if self.start_heading and not self.egomotion:
+            raise ValueError("world: start_heading needs egomotion: true (it turns the world's coordinates)")
         if self.memory and not self.egomotion:
             raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")
         if self.expectation and not self.memory:

@@ -44,6 +44,7 @@ class RolloutState:
         position: np.ndarray,
         heading: np.ndarray,
         valid: np.ndarray,
+        start: np.ndarray,
         seen: geometry.LastSeen | None,
         filled: Filled | None = None,
         total_log_prob: np.ndarray | None = None,
@@ -51,6 +52,7 @@ class RolloutState:
         self._network = network
         self._mission, self._ids, self._time = mission, ids, time
         self._position, self._heading, self._valid = position, heading, valid
+        self._start = start * network.world.start_heading
         self._seen = seen
         self._cache: BlockCache | None = None
         self._cached: np.ndarray | None = None
@@ -95,7 +97,8 @@ class RolloutState:
             if seen is not None:
                 count = len(blocks)
                 note_blocks(seen, np.full(count, lane), blocks, path, history.directions, np.arange(count) + 1)
-        return cls(network, mission, ids, time, position, heading, valid, seen)
+        first = np.array([history.directions[0] for history in histories], dtype=np.int64)
+        return cls(network, mission, ids, time, position, heading, valid, first, seen)
 
     @classmethod
     @torch.inference_mode()
@@ -121,6 +124,7 @@ class RolloutState:
             np.zeros((lanes, recent, 2), np.int64),
             nothing,
             np.zeros((lanes, recent), bool),
+            np.zeros(lanes, np.int64),
             geometry.LastSeen.empty(lanes) if network.world.memory else None,
         )
         block = np.full((lanes, BLOCK), _TOKENIZER.mask)
@@ -135,8 +139,8 @@ class RolloutState:
             return state._decode(state._frames(ids[:, None], time[:, None], nowhere, time * 0, unknown))
 
         filled = fill(network, block, hidden, temperature=temperature, steps=steps, generator=generator)
-        heading = filled.ids[:, DIRECTION] - _TOKENIZER.directions.start
-        return state._followed(filled, time, nowhere, heading)
+        state._start = filled.ids[:, DIRECTION] - _TOKENIZER.directions.start
+        return state._followed(filled, time, nowhere, state._start)
 
     @torch.inference_mode()
     def step(
@@ -196,7 +200,7 @@ class RolloutState:
             self._encode_context()  # once for all copies
         chosen = object.__new__(RolloutState)
         chosen.__dict__.update(self.__dict__)
-        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
+        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "_start", "images", "directions"):
             setattr(chosen, name, getattr(self, name)[rows])
         for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
             setattr(chosen, name, getattr(self, name)[rows])
@@ -211,7 +215,7 @@ class RolloutState:
         """The lanes of several states of one model in one state, in order. If any is encoded, all are."""
         joint = object.__new__(RolloutState)
         joint.__dict__.update(states[0].__dict__)
-        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
+        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "_start", "images", "directions"):
             setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
         for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
             setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
@@ -254,6 +258,7 @@ class RolloutState:
             shifted(self._position, position),
             shifted(self._heading, heading),
             shifted(self._valid, np.ones(len(self), bool)),
+            self._start,
             seen,
             filled,
             self.total_log_prob + filled.log_probs.sum(axis=1),
@@ -285,7 +290,7 @@ class RolloutState:
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
-        tokens = joined(context, tokens)
+        tokens = joined(context, tokens).turned(self._start)
         cache = BlockCache()
         device = self._network.device
         self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
@@ -317,5 +322,5 @@ class RolloutState:
         valid[:, BEHAVIOUR] &= tokens.length == 1  # see windows.context_copy
         device = self._network.device
         mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
-        tokens = replace(tokens, words=self._mission)
+        tokens = replace(tokens.turned(self._start), words=self._mission)
         return self._network(tokens.tensors(device), mask, self._cache)

@@ -6,7 +6,7 @@ Everything here is computed from what is visible: a hidden action or cell cannot
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,13 @@ class Tokens:
             wider = ((0, 0), (0, max(0, BLOCK - self.words.shape[1])))
             arrays["words"] = np.pad(self.words, wider, constant_values=_TOKENIZER.pad)
         return {name: torch.from_numpy(array.astype(np.int64)).to(device) for name, array in arrays.items()}
+
+    def turned(self, start: np.ndarray) -> Tokens:
+        """The same with x and y turned so that heading ``start`` (B,), 0-3, runs along x."""
+        if not start.any():
+            return self
+        ahead_x, ahead_y = grid.forward_vector(start).T[..., None]
+        return replace(self, x=self.x * ahead_x + self.y * ahead_y, y=self.y * ahead_x - self.x * ahead_y)
 
     def rows(self, part: slice) -> Tokens:
         """Some of the sequences."""

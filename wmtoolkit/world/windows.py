@@ -179,6 +179,7 @@ class Window:
         ids: (B, n, 52) clean blocks.
         time, heading: (B, n); position: (B, n, 2).
         valid: (B, n) bool, False before an episode's start and after its end.
+        start: (B,) heading that the network's coordinates begin with: the episode's first, or 0 (``start_heading``).
         episode, frame: (B,), (B, n) where the frames come from.
         seen: what was seen before the first frame; None without memory.
     """
@@ -189,6 +190,7 @@ class Window:
     position: np.ndarray
     heading: np.ndarray
     valid: np.ndarray
+    start: np.ndarray
     episode: np.ndarray
     frame: np.ndarray
     seen: geometry.LastSeen | None
@@ -236,6 +238,7 @@ def cut(
         position=frames.positions[index].astype(np.int64),
         heading=np.asarray(frames.directions[index], dtype=np.int64),
         valid=valid,
+        start=np.asarray(frames.directions[first], dtype=np.int64) * world.start_heading,
         episode=episode,
         frame=index,
         seen=last_seen(frames, episode, start - 1) if world.memory else None,
