@@ -211,6 +211,12 @@ def test_a_batch_in_parts_equals_a_whole_one(data: str, tmp_path: Path) -> None:
     assert _losses(tmp_path / "three") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
 
 
+def test_batches_drawn_ahead_are_the_same(data: str, tmp_path: Path) -> None:
+    train(_tiny(), tmp_path / "inline", [data])
+    train(_tiny("training.loaders=2"), tmp_path / "ahead", [data])
+    assert _losses(tmp_path / "ahead") == _losses(tmp_path / "inline")
+
+
 def test_the_moving_average_is_what_is_kept(data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = ("training.steps=6", "training.checkpoint_every=3", "training.keep_last=3")

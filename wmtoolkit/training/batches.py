@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.batching import Batch, block_causal_batch, full_attention_batch
@@ -77,6 +79,36 @@ def draw_batch(
     drawn = masks.thinned(drawn, ends, rng)
     mission_target = _hide_words(window, sampler.mission_share, rng)
     return replace(full_attention_batch(window, drawn, bot, world), mission_target=mission_target)
+
+
+def drawn_ahead(draw: Callable[[int], Batch], steps: range, loaders: int) -> Iterator[Batch]:
+    """``draw(step)`` for all steps in order, by so many processes ahead of time; 0: none, each when it is asked for."""
+    if not loaders:
+        yield from map(draw, steps)
+        return
+    draw(steps[0])  # what is computed once is then shared with the processes, as is all of the data
+    yield from DataLoader(
+        cast("Dataset[Batch]", _Drawn(draw)),
+        batch_size=None,
+        sampler=steps,
+        num_workers=loaders,
+        collate_fn=_as_it_is,
+        multiprocessing_context="fork",
+    )
+
+
+class _Drawn:
+    """Batches by number of step, as a loader wants them."""
+
+    def __init__(self, draw: Callable[[int], Batch]) -> None:
+        self._draw = draw
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._draw(step)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def full_size(batch_size: int, world: WorldConfig) -> int:

@@ -202,6 +202,7 @@ class TrainingConfig:
         compile: let torch.compile build the network's layers: minutes at the start, then about a quarter faster.
         checkpoint_every, keep_last: steps between checkpoints, and how many of them are kept.
         validation_windows: windows on which the validation NLL is taken, with every checkpoint.
+        loaders: processes that draw batches ahead, the same as without; worth it on a GPU, 0 on a processor.
         patience: stop after so many checkpoints without a better validation NLL; 0 for never.
     """
 
@@ -222,6 +223,7 @@ class TrainingConfig:
     checkpoint_every: int = 200
     keep_last: int = 2
     validation_windows: int = 512
+    loaders: int = 0
     patience: int = 0
 
     def __post_init__(self) -> None:
@@ -234,8 +236,9 @@ class TrainingConfig:
         for name in ("warmup", "decay", "ema"):
             if not 0 <= getattr(self, name) <= 1 or (name == "ema" and self.ema == 1):
                 raise UserError(f"training.{name} is {getattr(self, name)}, not from 0 to 1")
-        if self.patience < 0:
-            raise UserError(f"training.patience is {self.patience}; it must be at least 0")
+        for name in ("loaders", "patience"):
+            if getattr(self, name) < 0:
+                raise UserError(f"training.{name} is {getattr(self, name)}; it must be at least 0")
         if self.schedule not in ("wsd", "cosine"):
             raise UserError(f"training.schedule is {self.schedule!r}; known are wsd, cosine")
         if self.mixed_precision not in ("auto", "bf16", "float32"):

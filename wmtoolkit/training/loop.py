@@ -26,7 +26,7 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import git_commit, versions, write_json
 from wmtoolkit.interrupts import handling
 from wmtoolkit.progress import progress
-from wmtoolkit.training.batches import Sampler, draw_batch, full_size
+from wmtoolkit.training.batches import Sampler, draw_batch, drawn_ahead, full_size
 from wmtoolkit.training.checkpoints import load_step, save_step, step_folders
 from wmtoolkit.training.config import Config, write_config
 from wmtoolkit.training.curriculum import curriculum, plot_curriculum
@@ -135,14 +135,20 @@ def train(
         if improved and (best := plain(judged, main)) is not None:
             checkpoint.save(best, out / "checkpoint", {**facts, "steps": step, "validation_nll_per_step": value})
 
+    world = network.world
+
+    def draw(step: int) -> Batch:
+        return draw_batch(frames, make_sampler(config, step), world, config.training.seed, step)
+
     done = int(numbers["step"])
+    batches = drawn_ahead(draw, range(done, steps), config.training.loaders)
     with _interruptible() as interrupted, progress("train", steps, done) as bar:
         for step in range(done, steps):
             options = config.training
             factor = schedule(options.schedule, step, steps, options.warmup, options.decay)
             for name, optimizer in optimizers.items():
                 optimizer.param_groups[0]["lr"] = rates[name] * factor
-            batch = draw_batch(frames, make_sampler(config, step), network.world, options.seed, step)
+            batch = next(batches)
             weights = weigh(batch, config.loss)
             if weights.total == 0:
                 raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from wmtoolkit.world import geometry, masks, windows
 from wmtoolkit.world.config import WorldConfig
@@ -20,7 +21,7 @@ class Batch:
 
     Attributes:
         tokens: what the network reads, (B, S).
-        attention: (B, 1, S, S) bool.
+        allowed: (S, S) bool, which token may attend to which, padding aside.
         first: index of the first token of the supervised blocks, which lie end to end.
         given: (B, n, 52) supervised blocks with masks; target: the same without.
         masks: what was hidden; valid: (B, n) bool, which blocks count.
@@ -31,7 +32,7 @@ class Batch:
     """
 
     tokens: Tokens
-    attention: np.ndarray
+    allowed: np.ndarray
     first: int
     given: np.ndarray
     target: np.ndarray
@@ -40,6 +41,16 @@ class Batch:
     bot: np.ndarray
     actions_asked: np.ndarray | None
     mission_target: np.ndarray | None
+
+    @property
+    def attention(self) -> np.ndarray:
+        """(B, 1, S, S) bool, True = attend."""
+        return (self.allowed[None] & self.tokens.valid[:, None, :])[:, None]
+
+    def attention_on(self, device: torch.device | str) -> torch.Tensor:
+        """The same as a tensor, which is put together on the device: it is by far the largest part of a batch."""
+        allowed, valid = (torch.from_numpy(part).to(device) for part in (self.allowed, self.tokens.valid))
+        return (allowed[None] & valid[:, None, :])[:, None]
 
     def rows(self, part: slice) -> Batch:
         """Some of the windows."""
@@ -50,7 +61,6 @@ class Batch:
         return replace(
             self,
             tokens=self.tokens.rows(part),
-            attention=self.attention[part],
             given=self.given[part],
             target=self.target[part],
             masks=Masks(self.masks.slots[part], self.masks.cells[part], self.masks.strategy[part]),
@@ -93,7 +103,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     noisy = placed_frames(given, time, noisy_pose, valid, expected)
     actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
-    allowed = windows.attention(
+    allowed = windows.allowed(
         (context, np.full(context.length, -1), windows.context_copy(context)),
         (clean, np.repeat(order, BLOCK), 0),
         (noisy, np.repeat(order + 1, BLOCK), windows.MASKED),
@@ -101,7 +111,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     )
     return Batch(
         tokens=joined(context, clean, noisy, actions).turned(window.start),
-        attention=allowed,
+        allowed=allowed,
         first=context.length + clean.length,
         given=given,
         target=window.ids[:, future],
@@ -126,7 +136,7 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
     tokens = joined(context, frames).turned(window.start)
     return Batch(
         tokens=tokens,
-        attention=np.broadcast_to(tokens.valid[:, None, None, :], (len(given), 1, tokens.length, tokens.length)),
+        allowed=np.ones((tokens.length, tokens.length), bool),
         first=context.length,
         given=given,
         target=window.ids,

@@ -174,13 +174,17 @@ def draw(
 def thinned(drawn: Masks, ends: Ends, rng: np.random.Generator) -> Masks:
     """Masks of windows (w, n) in which whole frames are given back: any subset of frames is asked about, not all.
 
-    Each window, unless it asks for ``goal``, keeps its masks in a uniform share of its frames, and in at least one.
+    Each window keeps its masks in a uniform share of its frames, and in at least one. A window that asks for ``goal``
+    keeps them all, but every other one is given a uniform share of its actions: a plan of which some is decided.
     """
     count, length = drawn.strategy.shape
+    goal = drawn.strategy == NAMES.index(GOAL)
     kept = rng.random((count, length)) < rng.random((count, 1))
     kept[np.arange(count), rng.integers(ends.first, ends.last + 1)] = True
-    kept |= drawn.strategy == NAMES.index(GOAL)
-    return Masks(drawn.slots | ~kept[..., None], drawn.cells | ~kept[..., None, None], drawn.strategy)
+    kept |= goal
+    slots = drawn.slots | ~kept[..., None]
+    slots[..., ACTION] |= goal & (rng.random((count, length)) < rng.random((count, 1)) * (rng.random((count, 1)) < 0.5))
+    return Masks(slots, drawn.cells | ~kept[..., None, None], drawn.strategy)
 
 
 def only(name: str, shape: tuple[int, ...]) -> Masks:

@@ -292,14 +292,18 @@ def attention(*parts: tuple[Tokens, np.ndarray, int | np.ndarray]) -> np.ndarray
         (B, 1, S, S) bool, True = attend.
     """
     valid = np.concatenate([tokens.valid for tokens, _, _ in parts], axis=1)
+    return (allowed(*parts)[None] & valid[:, None, :])[:, None]
+
+
+def allowed(*parts: tuple[Tokens, np.ndarray, int | np.ndarray]) -> np.ndarray:
+    """(S, S) bool: the part of ``attention`` that is the same for all sequences; padding is still to be left out."""
     when = np.concatenate([order for _, order, _ in parts])
     copy = np.concatenate([np.broadcast_to(number, tokens.length) for tokens, _, number in parts])
     query, key, mine, theirs = when[:, None], when[None, :], copy[:, None], copy[None, :]
     clean = np.where(mine == 0, query >= key, (mine > 0) & (query > key))
     masked = (mine == theirs) & (query == key)
     private = (mine == -theirs) | np.eye(len(copy), dtype=bool)
-    allowed = np.select([theirs == 0, theirs > 0], [clean, masked], private)
-    return (allowed[None] & valid[:, None, :])[:, None]
+    return np.select([theirs == 0, theirs > 0], [clean, masked], private)
 
 
 def context_copy(context: Tokens) -> np.ndarray:
@@ -312,4 +316,15 @@ def context_copy(context: Tokens) -> np.ndarray:
     return np.where(np.arange(context.length) == BEHAVIOUR, -LONE_ACTION, 0)
 
 
-__all__ = ["LONE_ACTION", "MASKED", "Frames", "Window", "attention", "context_copy", "cut", "last_seen", "remembered"]
+__all__ = [
+    "LONE_ACTION",
+    "MASKED",
+    "Frames",
+    "Window",
+    "allowed",
+    "attention",
+    "context_copy",
+    "cut",
+    "last_seen",
+    "remembered",
+]
