@@ -67,7 +67,7 @@ def run_suite(
     module = import_module(f"wmtoolkit.benchmarks.{module_name}")
     kind = getattr(module, plan_name)
     settled = plans.load_plan(kind, suite, plan, quick=quick, changes=changes)
-    player = Player(checkpoint)
+    player = Player(checkpoint, out)
     ledger = Ledger(out / suite, suite)
     units = list(module.units(settled, player))
     try:

@@ -31,6 +31,8 @@ MILLISECONDS = 200.0
 LENGTH = 1.3
 PEARSON = 0.95
 RETENTION = 0.85
+CEILINGS = ("bot",)
+"""Agents that cannot be beaten: they read the simulator."""
 RETENTION_LEVEL = "BabyAI-GoToLocal-v0"
 """The goals of prediction, planning, fidelity and robustness."""
 
@@ -73,6 +75,11 @@ def _of(document: Mapping[str, Any]) -> Iterator[Goal]:
                 f"success that {row['agent']} keeps at 30 % hidden cells with belief completion, {short(row['level'])}"
             )
             yield what, f"at least {RETENTION:g}", ranged("retention_0.3")(row), row["retention_0.3"] >= RETENTION
+    for row in of_table(document, "gain"):
+        at_goal = (row["level"], row["knob"], row["strength"]) == (RETENTION_LEVEL, "cell_dropout", 0.3)
+        if at_goal and row["over"] not in CEILINGS:
+            what = f"difference of {row['agent']}'s success there with belief to {row['over']}"
+            yield what, "above 0", ranged("success_difference")(row), row["success_difference"] > 0
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Goal]:

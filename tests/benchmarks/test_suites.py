@@ -199,13 +199,15 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     plan = _plan(
         tmp_path,
         f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nepisodes: 6\npredictions: 8\n"
-        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}",
+        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}\nbaselines:\n"
+        "  - {agent: bot}\n"
+        f"  - {{agent: cloning, settings: {{config: tiny, set: [training.steps=1, 'data.levels=[{LEVEL}]']}}}}",
     )
     document = run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint)
     assert document["units"]["missing"] == 0
     tables = {name: [row for row in document["rows"] if row["table"] == name] for name in ("robustness", "retention")}
     # Without belief: 0, 0.3 and the small view; with it: 0.3 and the small view.
-    assert [(row["strength"], row["belief"]) for row in tables["robustness"]] == [
+    assert [(row["strength"], row["belief"]) for row in tables["robustness"] if row["agent"] == "random"] == [
         (0.0, False), (0.3, False), (0.3, True), (3.0, False), (3.0, True),
     ]  # fmt: skip
     ledger = Ledger(tmp_path / "out" / "robustness", "robustness")
@@ -220,6 +222,32 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     found = next(row for row in tables["retention"] if not row["belief"])
     assert found["retention_0.3"] == (None if expected is None else pytest.approx(expected))
     assert "return_retention_0.3" in found
+    # Baselines act on what is shown; the bot reads the simulator, whatever is shown.
+    for name in ("bot", "cloning"):
+        beside = [row for row in tables["robustness"] if row["agent"] == name]
+        assert [(row["strength"], row["belief"], row["n"]) for row in beside] == [
+            (0, False, 6),
+            (0.3, False, 6),
+            (3, False, 6),
+        ]
+    assert next(row for row in tables["retention"] if row["agent"] == "bot")["retention_0.3"] == 1
+    # The gain of belief is paired: its mean is the difference of the two rates.
+    gains = {(row["over"], row["knob"]): row for row in document["rows"] if row["table"] == "gain"}
+    assert set(gains) == {
+        ("itself, as seen", "cell_dropout"), ("itself, as seen", "view_size"), ("bot", "cell_dropout"),
+        ("cloning", "cell_dropout"),
+    }  # fmt: skip
+    rates = {
+        (row["agent"], row["knob"], row["strength"], row["belief"]): row["success_rate"] for row in tables["robustness"]
+    }
+    for (over, knob), row in gains.items():
+        theirs = rates["random" if over == "itself, as seen" else over, knob, row["strength"], False]
+        assert row["success_difference"] == pytest.approx(rates["random", knob, row["strength"], True] - theirs)
+    # The cloned network is fitted once and kept.
+    (kept,) = (tmp_path / "out" / "models").iterdir()
+    before = kept.stat().st_mtime_ns
+    run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint, changes={"episodes": 7})
+    assert kept.stat().st_mtime_ns == before
     blind = [row for row in document["rows"] if row["table"] == "blind prediction"]
     assert len(blind) == 5
     assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
