@@ -190,6 +190,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         "fidelity_pearson": "Pearson's correlation",
         "fidelity_spearman": "Spearman's rank correlation",
         "fidelity_gap": "mean absolute difference",
+        "ranking_spearman": "agents ranked by their mean over levels, Spearman",
     }
     metrics = {label: document["metrics"][key] for key, label in labels.items() if key in document["metrics"]}
     exact = [
@@ -209,7 +210,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         [
             Table(
                 "Success imagined against success real",
-                ["", "value", "points"],
+                ["", "value", "points or agents"],
                 [[label, with_interval(entry), number(entry["n"])] for label, entry in metrics.items()],
                 1,
             ),
@@ -235,7 +236,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
             tabulated(
                 "Agents ranked in imagination against in reality",
                 of_table(document, "ranking"),
-                {"level": level, "agents": "agents", "Spearman": "spearman"},
+                {"level": level, "agents": "agents", "Spearman": ranged("spearman")},
                 best=2,
             ),
         ],

@@ -1,14 +1,17 @@
 """Suites: plans are checked, work is done once, holes are named, and the numbers follow from the rows."""
 
 import json
+import re
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 
+from wmtoolkit import AnyOrderWorldModel
 from wmtoolkit.benchmarks import blind_prediction, drift, trainings
 from wmtoolkit.benchmarks.baselines import convolutional
+from wmtoolkit.benchmarks.fidelity import FidelityPlan, players
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
@@ -18,6 +21,7 @@ from wmtoolkit.benchmarks.suites import SUITES, run_suite
 from wmtoolkit.data import open_store
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.aggregates import retention
+from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.training.config import load_config
 from wmtoolkit.world import windows
 
@@ -253,7 +257,7 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
 
 
-def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint):
+def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint, tiny):
     plan = _plan(
         tmp_path,
         f"levels: [{LEVEL}]\nepisodes: 3\nbranches: 6\nhorizon: 5\n"
@@ -265,11 +269,29 @@ def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint):
     assert [row["agent"] for row in rows] == ["random", "policy", "p2"]
     assert all(row["real_n"] == row["imagined_n"] == 3 for row in rows)
     assert document["metrics"]["fidelity_pearson"]["n"] == 3
+    ranking = [row for row in document["rows"] if row["table"] == "ranking"]
+    assert [(row["level"], row["agents"]) for row in ranking] == [(LEVEL, 3)]
+    assert document["metrics"]["ranking_spearman"]["value"] == ranking[0]["spearman"]
+    # One model twice would count its points twice.
+    model = AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny))
+    alone = plan.read_text()
+    for twice in (f"[{checkpoint}]", f"[{tmp_path / 'a' / 'run'}, {tmp_path / 'b' / 'run' / 'checkpoint'}]"):
+        plan.write_text(f"{alone}\ncheckpoints: {twice}")
+        for place in ("a/run", "b/run/checkpoint"):
+            model.save_pretrained(tmp_path / place)
+        with pytest.raises(UserError, match="the same model as"):
+            run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
     # A further checkpoint adds its points; random, which does not depend on it, plays for real only once.
-    plan.write_text(plan.read_text() + f"\ncheckpoints: [{checkpoint}]")
+    plan.write_text(f"{alone}\ncheckpoints: [{tmp_path / 'a' / 'run'}]")
     other = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
     assert other["metrics"]["fidelity_pearson"]["n"] == 6
     assert other["units"]["planned"] == document["units"]["planned"] + 3 * 3 + 2 * 3
+    assert {row["agent"] for row in other["rows"] if row["table"] == "fidelity"} >= {"policy", "policy, run"}
+    AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny)).save_pretrained(tmp_path / "c" / "run")
+    twins = FidelityPlan(checkpoints=[str(tmp_path / "a" / "run"), str(tmp_path / "c" / "run")])
+    names = list(players(twins, Player(checkpoint)))
+    assert all(re.fullmatch(r"run \([0-9a-f]{8}\)", name) for name in names[1:])
+    assert len(set(names)) == 3
     steps = [row for row in document["rows"] if row["table"] == "drift"]
     assert [row["horizon"] for row in steps] == list(range(1, len(steps) + 1))
     assert steps[0]["n"] == 6
