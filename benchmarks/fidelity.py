@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
@@ -27,6 +28,7 @@ class FidelityPlan:
     Attributes:
         checkpoints: further checkpoints whose imagination, and whose agents, are compared too; paths from where the
             command runs.
+        films: agent of whom each level's first episode is filmed, reality beside imagination; empty: no films.
         episodes: of each, episode i takes level seed ``seed + i``.
         branches: episodes of each level in which imagination goes on alone; horizon: for so many steps.
     """
@@ -34,6 +36,7 @@ class FidelityPlan:
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("policy")])
     checkpoints: list[str] = field(default_factory=list)
+    films: str = ""
     episodes: int = 50
     branches: int = 64
     horizon: int = 64
@@ -94,6 +97,7 @@ def units(plan: FidelityPlan, player: Player) -> Iterator[dict[str, Any]]:
                 if own is player or own.uses_model(condition):
                     for seed in own.seeds(condition.level, plan.seed, plan.episodes):
                         yield own.unit(condition, seed)
+    yield from film_units(plan, player)
 
 
 def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
@@ -111,6 +115,7 @@ def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             for condition in pair:
                 if own is player or own.uses_model(condition):
                     own.play(condition, own.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
+    film(plan, player, ledger, bar)
 
 
 def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -162,4 +167,4 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
             )
     if together and len(together) == len(plan.levels) and len({len(scores) for scores in together}) == 1:
         metrics["ranking_spearman"] = rank_agreement(together)
-    return metrics, rows
+    return metrics, rows + film_rows(plan, player, ledger)

@@ -19,7 +19,7 @@ from wmtoolkit.errors import UserError
 Plan = TypeVar("Plan")
 FIRST_SEED = 1_000_000
 """Level seeds of suites start here, far from those that are collected."""
-TRAINED = ("efficiency", "ablation", "baselines")
+TRAINED = ("efficiency", "ablation", "baselines", "pairs")
 """Suites that train their own models, and need no checkpoint."""
 
 

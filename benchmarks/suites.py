@@ -30,6 +30,7 @@ SUITES = {
     "efficiency": (TRAINING, "TrainingsPlan"),
     "ablation": (TRAINING, "TrainingsPlan"),
     "baselines": ("baselines.suite", "BaselinesPlan"),
+    "pairs": ("pairs", "PairsPlan"),
 }
 """Module below ``wmtoolkit.benchmarks`` and class of the plan. A module has ``units`` (of a plan), ``run`` (what is
 missing in the ledger) and ``report`` (metrics and rows of what is finished)."""

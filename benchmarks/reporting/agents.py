@@ -24,6 +24,10 @@ from wmtoolkit.benchmarks.reporting.sections import (
 )
 from wmtoolkit.evaluation.aggregates import paired_difference
 
+FILMED = (
+    " Films: the level from above, what the agent sees, and what the model goes on to imagine from the first view "
+    "under the same actions, never shown reality again; what was out of sight it has to guess."
+)
 _HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -34,7 +38,8 @@ def success(document: Mapping[str, Any], name: str) -> Section:
         "Success",
         f"Every agent plays the same level seeds; those of the training are "
         f"{document['arguments'].get('training_seeds', 'not recorded')}. Return is MiniGrid's 1 - 0.9 "
-        "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed.",
+        "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed."
+        + _films(document),
         [(figures.success_by_level(rows), "Success by level and agent, with 95 % Wilson intervals")] if rows else [],
         [
             tabulated(
@@ -205,7 +210,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         "Fidelity",
         "Is imagination like reality? Drift: branches from recorded episodes that are never shown reality again; only "
         "cells whose place was seen before the branch count. Success: the same agents from the same first "
-        "observations, in the level and in the model.",
+        "observations, in the level and in the model." + _films(document),
         drawn,
         [
             Table(
@@ -296,6 +301,10 @@ def _paired(documents: list[tuple[Mapping[str, Any], str]]) -> Table:
             lines.append([name, against, short(level), with_interval(gain), number(gain["n"])])
     title = "Difference of success on the same seeds"
     return Table(title, ["agent", "over", "level", "difference of success", "seeds"], lines, 3, (0, 1, 2))
+
+
+def _films(document: Mapping[str, Any]) -> str:
+    return FILMED if of_table(document, "films") else ""
 
 
 def _belief(row: Row) -> str:

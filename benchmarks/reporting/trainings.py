@@ -15,8 +15,10 @@ from wmtoolkit.benchmarks.reporting.sections import (
     of_table,
     percent,
     ranged,
+    short,
     tabulated,
 )
+from wmtoolkit.evaluation.tables import SCORES
 
 COMPARED = {
     "known_cell_accuracy": "known cells",
@@ -104,6 +106,24 @@ def _queries(rows: Sequence[Row]) -> Table:
     lines = [[query, *(ranged(metric)(row) for row in beside)] for query, metric in QUERIES.items()]
     title = "Query by query; all but the nats are shares right"
     return Table(title, ["query", *(str(row["variant"]) for row in beside)], lines if beside else [])
+
+
+def pairs(document: Mapping[str, Any], name: str) -> Section:
+    """Missions that name colour-object pairs never named in training, beside those that name others."""
+    rows, held_out = of_table(document, "pairs"), document["arguments"]["plan"]["held_out"]
+    metrics = {key: label for key, label in SCORES.items() if any(key in row for row in rows)}
+    tables = []
+    for name in dict.fromkeys(row["level"] for row in rows):
+        columns = [first(rows, level=name, pairs=pairs) for pairs in ("unseen pairs", "seen pairs")]
+        lines = [[label, *(ranged(key, 4)(row) for row in columns)] for key, label in metrics.items()]
+        tables.append(Table(short(name), ["", "unseen pairs", "seen pairs"], lines, 1))
+    return Section(
+        "Unseen pairs",
+        f"Trained on missions that name none of {', '.join(held_out)}; the objects themselves are seen, as any other. "
+        "Asked about held-out episodes whose missions name one of these, and about others, whose level seeds are new "
+        "alike. Where the model leans on the mission (outcome, policy, goal) the columns may part." + _RANGES,
+        tables=tables,
+    )
 
 
 def speed(document: Mapping[str, Any], name: str) -> Section:

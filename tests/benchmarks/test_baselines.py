@@ -189,8 +189,7 @@ def _config(steps: int):
     return load_config("tiny", [f"training.steps={steps}", "training.batch_size=8"])
 
 
-def test_baselines_learn_and_repeat(data, monkeypatch) -> None:
-    monkeypatch.setattr(fitting, "TRANSITIONS", 32)
+def test_baselines_learn_and_repeat(data) -> None:
     frames = fitting.training_frames([data])
     target = all_steps(frames)[:64]
 
