@@ -63,7 +63,7 @@ def fitted_agent(name: str, settings: Mapping[str, Any], folder: Path) -> Agent:
 
 def left_to_right(network: WorldNetwork, **settings: Any) -> Agent:
     """Acts as the autoregressive model holds that the bot would."""
-    return make_agent("policy", world_model=LeftToRight(network), **settings)  # type: ignore[arg-type]
+    return make_agent("policy", world_model=LeftToRight(network), **settings)
 
 
 def save_autoregressive(network: WorldNetwork, path: Path) -> None:

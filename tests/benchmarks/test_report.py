@@ -202,6 +202,13 @@ def test_goals_by_hand() -> None:
         {**hidden, "over": over, "success_difference": gain}
         for over, gain in (("itself, as seen", 0.2), ("cloning", 0.0), ("bot", -0.5))
     ] + [{**hidden, "strength": 0.5, "over": "itself, as seen", "success_difference": 0.1}]
+    kept = [
+        {**retention, "belief": belief, "agent": agent, "retention_0.3": share}
+        for belief, agent, share in (
+            (False, "policy", 0.7), (True, "policy", 0.9), (False, "random", 1.0), (False, "bot", 1.0),
+            (False, "cloning", 0.95), (False, "mcts", 0.99),
+        )
+    ]  # fmt: skip
     section = goals(
         [
             {"command": "evaluate", "metrics": {"outcome_f1": entry(0.98), "ece": entry(0.03)}, "rows": []},
@@ -209,7 +216,7 @@ def test_goals_by_hand() -> None:
             {
                 "command": "bench robustness",
                 "metrics": {},
-                "rows": [*({**retention, "belief": b} for b in (False, True)), *gains],
+                "rows": [*kept, *gains],
             },
             {"command": "bench fidelity", "metrics": {"fidelity_pearson": entry(0.96)}, "rows": []},
         ]
@@ -219,6 +226,7 @@ def test_goals_by_hand() -> None:
         ("0.98000", "reached"), ("0.0300", "missed"),  # outcome F1 of at least 0.98, calibration error of at most 0.02
         ("0.985", "missed"), ("250", "missed"), ("1.20", "reached"),  # success, milliseconds, length against the bot's
         ("0.900", "reached"),  # with belief completion alone
+        ("0.900", "reached"), ("0.900", "missed"),  # above its own without, not above cloning's; who is blind keeps all
         ("0.200", "reached"), ("0.000", "missed"),  # at 30 % alone, and nobody is measured by the bot
         ("0.960", "reached"),
     ]  # fmt: skip
