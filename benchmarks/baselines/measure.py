@@ -173,7 +173,7 @@ def measure(predictor: Predictor, parts: Sequence[HeldOut], samples: int, seed: 
 
     ``belief_accuracy`` hides 30 % of the cells of one frame after its clean past. ``forward_nll`` and ``chain_nll`` are
     nats a step of the same targets, outcome, heading and cells given past and action: the first of all at once, the
-    second token after token, on the same steps for all predictors.
+    second token after token, on the same steps, and on these for all predictors.
     """
     found: dict[str, list[Tally]] = {}
     for part in parts:
@@ -195,10 +195,8 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
         said = predictor.steps(frames, target)
         found |= prediction_tallies(steps, said, evenly, prior)
         if said.log_probs is not None:
-            chain = predictor.chain or (lambda frames, target: _independent(predictor, frames, target))
-            found["chain_nll"] = Tally.of("mean", chain(frames, few), _owners(frames, few))
-        if not predictor.at_once:
-            found.pop("forward_nll")
+            del found["forward_nll"]  # of other steps than the chain's
+            found |= _likelihoods(predictor, frames, few)
         found |= {f"exact/{name.replace(' ', '_')}": tally for name, tally in event_tallies(steps, said).items()}
         ending = predictor.steps(frames, frames.offsets[ends.episode] + ends.step + 1)
         found |= outcome_tallies(ending.outcomes, ends.outcome, ends.episode, ends.weight)
@@ -225,12 +223,17 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
     return found
 
 
-def _independent(predictor: Predictor, frames: windows.Frames, target: np.ndarray) -> np.ndarray:
-    """The chain (N,) of tokens that are independent: the sum of what each costs by itself."""
-    assert predictor.steps is not None
-    log_probs = predictor.steps(frames, target).log_probs
-    assert log_probs is not None
-    return -log_probs[:, OUTCOME:].astype(np.float64).sum(-1)
+def _likelihoods(predictor: Predictor, frames: windows.Frames, target: np.ndarray) -> dict[str, Tally]:
+    """``chain_nll``, and of a predictor that fills all at once ``forward_nll``, on the same steps."""
+    nats = {}
+    if predictor.at_once:
+        assert predictor.steps is not None
+        log_probs = predictor.steps(frames, target).log_probs
+        assert log_probs is not None
+        nats["forward_nll"] = nats["chain_nll"] = -log_probs[:, OUTCOME:].astype(np.float64).sum(-1)
+    if predictor.chain is not None:
+        nats["chain_nll"] = predictor.chain(frames, target)
+    return {name: Tally.of("mean", values, _owners(frames, target)) for name, values in nats.items()}
 
 
 def _owners(frames: windows.Frames, target: np.ndarray) -> np.ndarray:
