@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
-from wmtoolkit.evaluation.aggregates import correlation
+from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.aggregates import correlation, rank_agreement
 from wmtoolkit.progress import Bar
 
 
@@ -24,7 +26,9 @@ class FidelityPlan:
     """Each agent plays each level for real and in imagination, from the same first observations.
 
     Attributes:
-        checkpoints: further checkpoints whose imagination, and whose agents, are compared too.
+        checkpoints: further checkpoints whose imagination, and whose agents, are compared too; paths from where the
+            command runs.
+        films: agent of whom each level's first episode is filmed, reality beside imagination; empty: no films.
         episodes: of each, episode i takes level seed ``seed + i``.
         branches: episodes of each level in which imagination goes on alone; horizon: for so many steps.
     """
@@ -32,6 +36,7 @@ class FidelityPlan:
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("policy")])
     checkpoints: list[str] = field(default_factory=list)
+    films: str = ""
     episodes: int = 50
     branches: int = 64
     horizon: int = 64
@@ -39,11 +44,29 @@ class FidelityPlan:
 
 
 def players(plan: FidelityPlan, player: Player) -> dict[str, Player]:
-    """The checkpoint under test, and the further ones by the names of their folders."""
-    return {"": player, **{_name(Path(path)): Player(Path(path)) for path in plan.checkpoints}}
+    """The checkpoint under test by the name "", and the further ones by those of their folders; equal names are told
+    apart by their hashes.
+
+    Raises:
+        UserError: one checkpoint twice.
+    """
+    found = [player, *(Player(Path(path), player.folder) for path in plan.checkpoints)]
+    by_hash: dict[str, str] = {}
+    for own in found:
+        path, sha = own.identity["path"], own.identity["sha256"]
+        if sha in by_hash:
+            raise UserError(f"plan fidelity: checkpoints: {path} is the same model as {by_hash[sha]}; name each once")
+        by_hash[sha] = path
+    names = [_name(Path(path)) for path in plan.checkpoints]
+    told = [
+        f"{name} ({own.identity['sha256'][:8]})" if names.count(name) > 1 else name
+        for name, own in zip(names, found[1:], strict=True)
+    ]
+    return dict(zip(["", *told], found, strict=True))
 
 
 def _name(path: Path) -> str:
+    path = path.resolve()
     return path.parent.name if path.name == "checkpoint" else path.name
 
 
@@ -74,6 +97,7 @@ def units(plan: FidelityPlan, player: Player) -> Iterator[dict[str, Any]]:
                 if own is player or own.uses_model(condition):
                     for seed in own.seeds(condition.level, plan.seed, plan.episodes):
                         yield own.unit(condition, seed)
+    yield from film_units(plan, player)
 
 
 def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
@@ -91,6 +115,7 @@ def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             for condition in pair:
                 if own is player or own.uses_model(condition):
                     own.play(condition, own.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
+    film(plan, player, ledger, bar)
 
 
 def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -103,21 +128,23 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
             continue
         rows += [{"table": "drift", "level": level, **step} for step in values["steps"]]
         rows.append({"table": "divergence", "level": level, **values["divergence"]})
-    points = []
+    points, ranked = [], dict[str, list[tuple[tuple[int, ...], np.ndarray]]]()
     everyone = [(name, own, pair) for name, own in players(plan, player).items() for pair in pairs(plan)]
     for checkpoint, own, (real, imagined) in everyone:
         seeds = own.seeds(real.level, plan.seed, plan.episodes)
-        found = [summary(episodes(own, condition, seeds, ledger)) for condition in (real, imagined)]
+        played = [episodes(own, condition, seeds, ledger) for condition in (imagined, real)]
         name = f"{real.agent.name}, {checkpoint}" if checkpoint else real.agent.name
         row: dict[str, Any] = {"table": "fidelity", "level": real.level, "agent": name}
-        for side, part in zip(("real", "imagined"), found, strict=True):
+        for side, part in zip(("imagined", "real"), map(summary, played), strict=True):
             row |= {
                 f"{side}_{key}": part.get(key)
                 for key in ("n", "success_rate", "success_rate_low", "success_rate_high", "error")
             }
         rows.append(row)
-        if all(part["n"] == len(seeds) for part in found) and seeds:
+        if seeds and all(len(part) == len(seeds) for part in played):
             points.append(row)
+            successes = np.array([[item["success"] for item in part] for part in played], dtype=np.float64)
+            ranked.setdefault(real.level, []).append((tuple(seeds), successes))
     metrics: dict[str, Any] = {}
     if len(points) > 2:
         real_rates, imagined_rates = ([row[f"{name}_success_rate"] for row in points] for name in ("real", "imagined"))
@@ -125,12 +152,19 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
         metrics["fidelity_spearman"] = correlation(imagined_rates, real_rates, "spearman")
         gap = np.abs(np.array(real_rates) - np.array(imagined_rates))
         metrics["fidelity_gap"] = {"value": float(gap.mean()), "ci95": None, "n": len(gap)}
-    for level in plan.levels:
-        there = [row for row in points if row["level"] == level]
-        if len(there) > 2:
-            imagined_there, real_there = (
-                [row[f"{side}_success_rate"] for row in there] for side in ("imagined", "real")
+    together = []
+    for level, agents in ranked.items():
+        if len(agents) > 2 and len({own for own, _ in agents}) == 1:  # ranked on the same seeds, or not at all
+            scores = np.stack([successes for _, successes in agents])
+            together.append(scores)
+            rows.append(
+                {
+                    "table": "ranking",
+                    "level": level,
+                    "agents": len(agents),
+                    **flat("spearman", rank_agreement([scores])),
+                }
             )
-            ranks = correlation(imagined_there, real_there, "spearman")
-            rows.append({"table": "ranking", "level": level, "agents": len(there), "spearman": ranks["value"]})
-    return metrics, rows
+    if together and len(together) == len(plan.levels) and len({len(scores) for scores in together}) == 1:
+        metrics["ranking_spearman"] = rank_agreement(together)
+    return metrics, rows + film_rows(plan, player, ledger)

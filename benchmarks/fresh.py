@@ -1,14 +1,18 @@
-"""Fresh episodes for measuring, of level seeds far from those that are collected for training."""
+"""Episodes that suites collect: fresh ones for measuring, of level seeds far from all others, and those to train on."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from wmtoolkit.data import collect
 from wmtoolkit.data.datasets import cache_root
 from wmtoolkit.data.splits import SplitRule
 from wmtoolkit.errors import UserError
+from wmtoolkit.training.config import Config
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 HALVES = SplitRule((0.5, 0.0, 0.5))
@@ -29,6 +33,33 @@ def fresh_data(level: str, folder: Path, *, episodes: int = EPISODES, seed: int 
         resume=True,
         command=None,
     )
+
+
+def own_data(config: Config, folder: Path, held_out: Sequence[str] = ()) -> list[str]:
+    """A config's own data, collected once for all runs that share it.
+
+    Args:
+        held_out: colour-object pairs whose missions are kept for the test; see ``SplitRule``.
+    """
+    options = asdict(config.data)
+    levels = options.pop("levels")
+    options |= {"held_out": list(held_out)} if held_out else {}
+    name = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+    return [
+        str(
+            collect(
+                level,
+                config.data.episodes,
+                policy=config.data.policy,
+                seed=config.data.seed,
+                split=SplitRule(held_out=tuple(held_out)) if held_out else None,
+                max_steps=config.data.max_steps or None,
+                out=folder / f"training-{name}" / level.rpartition(":")[2],
+                resume=True,
+            )
+        )
+        for level in levels
+    ]
 
 
 def fresh_levels(checkpoint: Path | None, levels: Sequence[str] = ()) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
@@ -17,7 +19,7 @@ from wmtoolkit.errors import UserError
 Plan = TypeVar("Plan")
 FIRST_SEED = 1_000_000
 """Level seeds of suites start here, far from those that are collected."""
-TRAINED = ("efficiency", "ablation", "baselines")
+TRAINED = ("efficiency", "ablation", "baselines", "pairs")
 """Suites that train their own models, and need no checkpoint."""
 
 
@@ -93,3 +95,8 @@ def load_plan(
 def document(plan: Any) -> dict[str, Any]:
     """A plan as plain values."""
     return asdict(plan)
+
+
+def fingerprint(config: Any) -> str:
+    """Sixteen hex digits that name a training's config."""
+    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:16]

@@ -14,9 +14,10 @@ import numpy as np
 
 from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.agents.registry import needs
+from wmtoolkit.benchmarks.baselines.acting import FITTED, config_of, fitted_agent
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import AgentSpec
+from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
 from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
@@ -54,10 +55,11 @@ class Player:
 
     Args:
         checkpoint: folder; None for the packaged one.
+        folder: of the suites, where fitted baselines are kept.
     """
 
-    def __init__(self, checkpoint: Path | None = None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Path | None = None, folder: Path = Path("bench")) -> None:
+        self.checkpoint, self.folder = checkpoint, folder
 
     @cached_property
     def model(self) -> AnyOrderWorldModel:
@@ -79,12 +81,15 @@ class Player:
     def uses_model(self, condition: Condition) -> bool:
         """Whether the condition's outcome depends on the checkpoint."""
         name = condition.agent.agent
-        acts_by_it = not name.startswith(CLONING) and "world_model" in needs(name)
+        apart = name in FITTED or name.startswith(CLONING)
+        acts_by_it = not apart and "world_model" in needs(name)
         return condition.imagined or condition.belief or acts_by_it
 
     def unit(self, condition: Condition, seed: int) -> dict[str, Any]:
-        """What names an episode in a ledger; it holds the checkpoint's hash where that matters."""
+        """What names an episode in a ledger; it holds the checkpoint's hash, or a fitted agent's config's, where that
+        matters."""
         spec = condition.agent
+        fitted = fingerprint(config_of(spec.settings)) if spec.agent in FITTED else None
         return {
             "level": condition.level,
             "agent": spec.agent,
@@ -93,6 +98,7 @@ class Player:
             "corruption": dict(condition.corruption),
             "belief": condition.belief,
             "checkpoint": self.identity["sha256"] if self.uses_model(condition) else None,
+            **({"config": fitted} if fitted else {}),
             "seed": seed,
         }
 
@@ -118,8 +124,10 @@ class Player:
                 bar.advance(info=f"{condition.level}: {condition.agent.name}")
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
-        """The condition's agent, for its environment: by name, or ``cloning:FILE`` of the baselines."""
+        """The condition's agent, for its environment: by name, one of ``FITTED``, or ``cloning:FILE``."""
         name = condition.agent.agent
+        if name in FITTED:
+            return fitted_agent(name, condition.agent.settings, self.folder)
         if name.startswith(CLONING):
             return CloningAgent(load_cloning(Path(name.removeprefix(CLONING))), **condition.agent.settings)
         model = self.model if self.uses_model(condition) else None

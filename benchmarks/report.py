@@ -16,9 +16,9 @@ from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts
 from wmtoolkit.benchmarks.reporting.goals import PLANNER, goals
 from wmtoolkit.benchmarks.reporting.prediction import prediction
 from wmtoolkit.benchmarks.reporting.reading import Result, Run, flat_row, read_all
-from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, with_interval
+from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, short, with_interval
 from wmtoolkit.benchmarks.reporting.texts import csv_text, markdown, origin_line
-from wmtoolkit.benchmarks.reporting.trainings import speed, trainings
+from wmtoolkit.benchmarks.reporting.trainings import pairs, speed, trainings
 from wmtoolkit.errors import UserError
 
 BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
@@ -30,6 +30,7 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
     "bench efficiency": trainings,
     "bench ablation": trainings,
     "bench baselines": trainings,
+    "bench pairs": pairs,
     "bench speed": speed,
 }
 """Sections by the command whose results they show, in the order of the report."""
@@ -128,14 +129,23 @@ def holes(document: Mapping[str, Any]) -> list[str]:
 
 
 def _pictures(item: Result) -> list[tuple[str, str]]:
-    caption = (
-        f"{item.name} in {item.document['arguments'].get('level', '')}: the level and the agent's own view are real; "
-        'the picture headed "what it had imagined" is what the model expected to see.'
-    )
-    return [
-        ("data:image/gif;base64," + base64.b64encode(picture.read_bytes()).decode(), caption)
-        for picture in item.pictures
-    ]
+    """The films beside a result: a suite's, as its rows say, or a rollout's."""
+    about = {row["file"]: row for row in item.document["rows"] if row.get("table") == "films"}
+    found = []
+    for picture in item.pictures:
+        row = about.get(picture.name)
+        if row is not None:
+            end = "success" if row["success"] else "no success"
+            caption = f"{short(row['level'])}, {row['agent']}, seed {row['seed']}: {end} in {row['steps']} steps"
+        elif item.kind == "rollout":
+            caption = (
+                f"{item.name} in {item.document['arguments'].get('level', '')}: the level and the agent's own view are "
+                'real; the picture headed "what it had imagined" is what the model expected to see.'
+            )
+        else:
+            continue  # of an earlier plan
+        found.append(("data:image/gif;base64," + base64.b64encode(picture.read_bytes()).decode(), caption))
+    return found
 
 
 def _anything(document: Mapping[str, Any], name: str) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
-from wmtoolkit.evaluation.aggregates import retention, robustness_curve
+from wmtoolkit.evaluation.aggregates import paired_difference, retention, robustness_curve
 from wmtoolkit.progress import Bar
 
 DROPOUT = "cell_dropout"
+KEPT_AT = 0.3
+"""Share of hidden cells at which is asked how much is kept."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class RobustnessPlan:
     Attributes:
         knobs: options of ``PartialObservability`` and their strengths; those of ``cell_dropout`` begin with 0, which
             is the clear view that everything is compared with.
+        baselines: agents that the others are compared with; they see what is shown and get no belief.
         belief: whether the model fills in what is hidden; each of the list is tried, for agents and predictions alike.
         episodes: a condition; episode i takes level seed ``seed + i``.
         predictions: steps of each level predicted from badly seen histories.
@@ -34,6 +37,7 @@ class RobustnessPlan:
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("policy")])
+    baselines: list[AgentSpec] = field(default_factory=list)
     knobs: dict[str, list[float]] = field(default_factory=lambda: {DROPOUT: [0.0, 0.3]})
     belief: list[bool] = field(default_factory=lambda: [False, True])
     episodes: int = 50
@@ -41,11 +45,11 @@ class RobustnessPlan:
     seed: int = FIRST_SEED
 
 
-def settings(plan: RobustnessPlan) -> Iterator[tuple[str, float, bool]]:
-    """Knob, strength and belief; the clear view comes once and needs no belief."""
+def settings(plan: RobustnessPlan, agent: AgentSpec | None = None) -> Iterator[tuple[str, float, bool]]:
+    """Knob, strength and belief of an agent, or of predictions; the clear view comes once and needs no belief."""
     for knob, strengths in plan.knobs.items():
         for strength in strengths:
-            for belief in plan.belief:
+            for belief in [False] if agent in plan.baselines else plan.belief:
                 if not (belief and knob == DROPOUT and strength == 0):
                     yield knob, strength, belief
 
@@ -53,8 +57,8 @@ def settings(plan: RobustnessPlan) -> Iterator[tuple[str, float, bool]]:
 def conditions(plan: RobustnessPlan) -> Iterator[Condition]:
     """Level by level, agent by agent."""
     for level in plan.levels:
-        for agent in plan.agents:
-            for knob, strength, belief in settings(plan):
+        for agent in [*plan.agents, *plan.baselines]:
+            for knob, strength, belief in settings(plan, agent):
                 yield condition(level, agent, knob, strength, belief)
 
 
@@ -105,40 +109,74 @@ def run(plan: RobustnessPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
         player.play(item, player.seeds(item.level, plan.seed, plan.episodes), ledger, bar)
 
 
+Curve = dict[float, np.ndarray]
+"""Successes and returns (2, n) on the same level seeds by share of hidden cells."""
+
+
 def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics and rows: table ``robustness`` a condition, ``retention`` an agent and level, ``blind prediction``."""
+    """Metrics and rows: table ``robustness`` a condition, ``retention`` an agent and level, ``gain`` a condition with
+    belief and what it is compared with, ``blind prediction``."""
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
     for level in plan.levels:
         seeds = player.seeds(level, plan.seed, plan.episodes)
-        for agent in plan.agents:
-            curves: dict[bool, dict[float, np.ndarray]] = {belief: {} for belief in plan.belief}
-            for knob, strength, belief in settings(plan):
-                item = condition(level, agent, knob, strength, belief)
-                found = episodes(player, item, seeds, ledger)
+        scores: dict[tuple[str, str, float, bool], np.ndarray] = {}
+        for agent in [*plan.agents, *plan.baselines]:
+            for knob, strength, belief in settings(plan, agent):
+                found = episodes(player, condition(level, agent, knob, strength, belief), seeds, ledger)
                 row = {"table": "robustness", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
                 rows.append({**row, "belief": belief, **summary(found)})
-                if knob == DROPOUT and found and len(found) == len(seeds):
-                    scores = np.array([[entry["success"], entry["episode_return"]] for entry in found], float)
-                    for own in plan.belief if strength == 0 else [belief]:
-                        curves[own][strength] = scores.T
-            for belief, curve in curves.items():
-                if 0.0 not in curve or len(curve) < 2:
-                    continue
-                strengths = sorted(curve)
-                row = {"table": "retention", "level": level, "agent": agent.name, "belief": belief}
-                name = f"{level}/{agent.name}/{'belief' if belief else 'as seen'}"
-                for place, prefix in enumerate(("", "return_")):
-                    area = robustness_curve(strengths, [curve[strength][place] for strength in strengths])
-                    found_here = {f"{prefix}robustness_auc": area}
-                    if 0.3 in curve:
-                        found_here[f"{prefix}retention_0.3"] = retention(curve[0.0][place], curve[0.3][place])
+                if found and len(found) == len(seeds):
+                    both = [[entry["success"], entry["episode_return"]] for entry in found]
+                    scores[agent.name, knob, strength, belief] = np.array(both, float).T
+            for belief in [False] if agent in plan.baselines else plan.belief:
+                curve = {
+                    strength: own
+                    for (name, knob, strength, filled), own in scores.items()
+                    if name == agent.name and knob == DROPOUT and filled == (belief and strength > 0)
+                }
+                if 0.0 in curve and len(curve) > 1:
+                    row = {"table": "retention", "level": level, "agent": agent.name, "belief": belief}
+                    found_here = _kept(curve)
                     for metric, entry in found_here.items():
-                        metrics[f"{metric}/{name}"] = entry
+                        metrics[f"{metric}/{level}/{agent.name}/{'belief' if belief else 'as seen'}"] = entry
                         row |= flat(metric, entry)
-                rows.append(row)
+                    rows.append(row)
+        rows += _gains(plan, level, scores)
         for knob, strength, belief in settings(plan) if plan.predictions else ():
             values = ledger.values(_prediction_unit(plan, player, level, knob, strength, belief))
             row = {"table": "blind prediction", "level": level, "knob": knob, "strength": strength, "belief": belief}
             rows.append(row | (values or {}))
     return metrics, rows
+
+
+def _kept(curve: Curve) -> dict[str, Any]:
+    """What is kept of success and return."""
+    strengths, found = sorted(curve), {}
+    for place, prefix in enumerate(("", "return_")):
+        found[f"{prefix}robustness_auc"] = robustness_curve(
+            strengths, [curve[strength][place] for strength in strengths]
+        )
+        if KEPT_AT in curve:
+            found[f"{prefix}retention_0.3"] = retention(curve[0.0][place], curve[KEPT_AT][place])
+    return found
+
+
+def _gains(
+    plan: RobustnessPlan, level: str, scores: Mapping[tuple[str, str, float, bool], np.ndarray]
+) -> Iterator[dict[str, Any]]:
+    """Each agent with belief against itself as it sees, and at 30 % hidden cells against the baselines, on the same
+    level seeds."""
+    for agent in plan.agents:
+        for knob, strength, belief in settings(plan):
+            ours = scores.get((agent.name, knob, strength, True))
+            if not belief or ours is None:
+                continue
+            beside = plan.baselines if (knob, strength) == (DROPOUT, KEPT_AT) else []
+            for name, over in [(agent.name, "itself, as seen"), *((item.name, item.name) for item in beside)]:
+                theirs = scores.get((name, knob, strength, False))
+                if theirs is not None:
+                    row = {"table": "gain", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
+                    for place, score in enumerate(("success", "return")):
+                        row |= flat(f"{score}_difference", paired_difference(ours[place], theirs[place]))
+                    yield {**row, "over": over, "episodes": ours.shape[1]}

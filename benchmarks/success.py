@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
@@ -19,10 +20,15 @@ from wmtoolkit.progress import Bar
 
 @dataclass(frozen=True)
 class SuccessPlan:
-    """``episodes`` of each agent in each level; episode i takes level seed ``seed + i``."""
+    """``episodes`` of each agent in each level; episode i takes level seed ``seed + i``.
+
+    Attributes:
+        films: agent of whom each level's first episode is filmed, reality beside imagination; empty: no films.
+    """
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
     agents: list[AgentSpec] = field(default_factory=lambda: [AgentSpec("random")])
+    films: str = ""
     episodes: int = 100
     seed: int = FIRST_SEED
 
@@ -39,12 +45,14 @@ def units(plan: SuccessPlan, player: Player) -> Iterator[dict[str, Any]]:
     for condition in conditions(plan):
         for seed in player.seeds(condition.level, plan.seed, plan.episodes):
             yield player.unit(condition, seed)
+    yield from film_units(plan, player)
 
 
 def run(plan: SuccessPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
     """Play what is missing."""
     for condition in conditions(plan):
         player.play(condition, player.seeds(condition.level, plan.seed, plan.episodes), ledger, bar)
+    film(plan, player, ledger, bar)
 
 
 def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -90,4 +98,4 @@ def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str,
             )
             pair: dict[str, Any] = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
             rows.append(pair | flat("probability", better) | flat("success_difference", gain))
-    return metrics, rows
+    return metrics, rows + film_rows(plan, player, ledger)

@@ -30,6 +30,7 @@ SUITES = {
     "efficiency": (TRAINING, "TrainingsPlan"),
     "ablation": (TRAINING, "TrainingsPlan"),
     "baselines": ("baselines.suite", "BaselinesPlan"),
+    "pairs": ("pairs", "PairsPlan"),
 }
 """Module below ``wmtoolkit.benchmarks`` and class of the plan. A module has ``units`` (of a plan), ``run`` (what is
 missing in the ledger) and ``report`` (metrics and rows of what is finished)."""
@@ -67,7 +68,7 @@ def run_suite(
     module = import_module(f"wmtoolkit.benchmarks.{module_name}")
     kind = getattr(module, plan_name)
     settled = plans.load_plan(kind, suite, plan, quick=quick, changes=changes)
-    player = Player(checkpoint)
+    player = Player(checkpoint, out)
     ledger = Ledger(out / suite, suite)
     units = list(module.units(settled, player))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.fresh import fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
-from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 from wmtoolkit.progress import Bar
@@ -79,11 +77,10 @@ def trained_parameters(network: nn.Module) -> int:
 
 
 def _unit(plan: TrainingsPlan, variant: Variant, seed: int, config: Config) -> dict[str, Any]:
-    document = json.dumps(asdict(config), sort_keys=True)
     return {
         "variant": variant.name,
         "training_seed": seed,
-        "config": hashlib.sha256(document.encode()).hexdigest()[:16],
+        "config": fingerprint(config),
         "samples": plan.samples,
         "agents": [asdict(agent) for agent in plan.agents],
         "episodes": plan.episodes if plan.agents else 0,
@@ -113,27 +110,6 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
         ledger.do(unit, work)
         bar.advance(info=f"{variant.name}, seed {seed}")
-
-
-def own_data(config: Config, folder: Path) -> list[str]:
-    """The config's own data, collected once for all runs that share it."""
-    options = asdict(config.data)
-    levels = options.pop("levels")
-    name = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
-    return [
-        str(
-            collect(
-                level,
-                config.data.episodes,
-                policy=config.data.policy,
-                seed=config.data.seed,
-                max_steps=config.data.max_steps or None,
-                out=folder / f"training-{name}" / level.rpartition(":")[2],
-                resume=True,
-            )
-        )
-        for level in levels
-    ]
 
 
 def train_apart(config: str, changes: Sequence[str], data: Sequence[str], out: Path) -> dict[str, Any]:

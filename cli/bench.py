@@ -71,6 +71,7 @@ SUITES = {
     "efficiency": "Train on fewer and fewer episodes and measure what is left.",
     "ablation": "Train variants that each change one thing, several seeds each, and compare them.",
     "baselines": "Train rivals on the world model's data and budget and measure all alike.",
+    "pairs": "Train without missions that name some colour-object pairs and measure on these and on others.",
 }
 
 

@@ -7,6 +7,7 @@ column by column. One pass supervises every token of a window.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from wmtoolkit.world.batching import expected_frames, placed_frames
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.tokens import EACH, Tokens, joined, reckon
-from wmtoolkit.world.trajectory import BEHAVIOURS
+from wmtoolkit.world.trajectory import BEHAVIOURS, Trajectory
 
 _TOKENIZER = WorldTokenizer()
 _ACTIONS = range(_TOKENIZER.actions.start, _TOKENIZER.bos)
@@ -121,6 +122,16 @@ def told(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> S
         log_probs=truth,
         visible=visible,
     )
+
+
+@torch.inference_mode()
+def chain(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> np.ndarray:
+    """-log p (N,) of outcome, heading and cells of frames ``target`` (N,) given past and action: one pass."""
+    parts = []
+    for low in range(0, len(target), _CHUNK):
+        truth, _ = _teach(network, _pair(network, frames, target[low : low + _CHUNK]))
+        parts.append(-truth[:, OUTCOME:].astype(np.float64).sum(-1))
+    return np.concatenate(parts)
 
 
 @torch.inference_mode()
@@ -226,6 +237,20 @@ def _read(network: WorldNetwork, window: windows.Window) -> tuple[torch.Tensor, 
     cache, device = BlockCache(), network.device
     hidden = network(sequence.tokens.tensors(device), torch.as_tensor(sequence.attention, device=device), cache)
     return hidden[:, -1], sequence.tokens.valid, cache
+
+
+class LeftToRight:
+    """What an agent asks of a model of its policy: ``PolicyAgent`` acts on it."""
+
+    def __init__(self, network: WorldNetwork) -> None:
+        self._network = network
+
+    def policy(self, histories: Iterable[Trajectory]) -> np.ndarray:
+        """Probabilities (B, 7) of the bot's next action after histories."""
+        # The last frame is only a place for what comes next: ``policy`` does not read it.
+        longer = [history.extended(0, history.observation()) for history in histories]
+        frames = windows.Frames.from_trajectories(longer)
+        return policy(self._network, frames, frames.offsets[1:] - 1)
 
 
 _OF_FRAMES = ("ids", "time", "position", "heading", "valid", "frame")

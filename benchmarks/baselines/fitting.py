@@ -23,8 +23,8 @@ from wmtoolkit.world.tokenizer import BEHAVIOUR, BLOCK, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS
 
 BOT = BEHAVIOURS.index("bot")
-TRANSITIONS = 256
-"""Steps in a batch of the convolutional networks, which cost little each."""
+TRANSITIONS = 4
+"""Steps in a batch of the convolutional networks, which cost little each, for every window of the config's."""
 ANONYMOUS = 0.5
 """Share of windows that do not say who acted, so that the model can be asked what happens without knowing that."""
 
@@ -74,7 +74,7 @@ def fit_steps(config: Config, frames: windows.Frames) -> StepNetwork:
 
     def loss(step: int) -> tuple[torch.Tensor, float]:
         rng = np.random.default_rng((config.training.seed, step))
-        return step_loss(network, frames, rng.choice(target, TRANSITIONS), config.loss)
+        return step_loss(network, frames, rng.choice(target, TRANSITIONS * config.training.batch_size), config.loss)
 
     _fit(network, _adamw(network), loss, config.training.steps, config, "convolutional")
     return network.eval()
@@ -89,7 +89,7 @@ def fit_cloning(config: Config, frames: windows.Frames) -> CloningNetwork:
 
     def loss(step: int) -> tuple[torch.Tensor, float]:
         rng = np.random.default_rng((config.training.seed, step))
-        return cloning_loss(network, frames, rng.choice(target, TRANSITIONS))
+        return cloning_loss(network, frames, rng.choice(target, TRANSITIONS * config.training.batch_size))
 
     _fit(network, _adamw(network), loss, config.training.steps, config, "cloning")
     return network.eval()

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from wmtoolkit.benchmarks.baselines import autoregressive, convolutional
+from wmtoolkit.data.store import EpisodeStore
+from wmtoolkit.evaluation.bounds import forward_chain
 from wmtoolkit.evaluation.completion import inverse_probabilities
+from wmtoolkit.evaluation.goals import goal_tally
 from wmtoolkit.evaluation.held_out import HeldOut
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.outcomes import outcome_steps
@@ -30,7 +33,7 @@ from wmtoolkit.world.decoding import block_log_probs
 from wmtoolkit.world.masks import Masks
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import BLOCK, FIRST_CELL, WorldTokenizer
+from wmtoolkit.world.tokenizer import BLOCK, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS
 
 _TOKENIZER = WorldTokenizer()
@@ -39,6 +42,7 @@ HIDDEN = 0.3
 Steps = Callable[[windows.Frames, np.ndarray], StepPredictions]
 Actions = Callable[[windows.Frames, np.ndarray], np.ndarray]
 Fill = Callable[[windows.Frames, np.ndarray, np.ndarray], np.ndarray]
+Goal = Callable[[EpisodeStore, int, np.random.Generator], Tally | None]
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,20 @@ class Predictor:
         steps: the steps that led to frames (N,).
         policy, inverse: (N, 7) probabilities of the action that led to frames, from the past alone or from both sides.
         fill: ids (N, 52) of frames of which only the given tokens (N, 52) are shown, after their clean past.
+        goal: ``goal_tally`` of some plans.
+        chain: (N,) nats of outcome, heading and cells by the chain rule; None: the sum of those of ``steps``, of a
+            predictor that holds its tokens to be independent.
+        at_once: whether the log-probabilities of ``steps`` are of tokens that know nothing of each other; else each
+            knows those before it.
     """
 
     steps: Steps | None = None
     policy: Actions | None = None
     inverse: Actions | None = None
     fill: Fill | None = None
+    goal: Goal | None = None
+    chain: Callable[[windows.Frames, np.ndarray], np.ndarray] | None = None
+    at_once: bool = True
 
 
 def any_order(model: AnyOrderWorldModel) -> Predictor:
@@ -67,9 +79,11 @@ def any_order(model: AnyOrderWorldModel) -> Predictor:
 
     return Predictor(
         steps=lambda frames, target: model_predictions(model, frames, target),
+        chain=lambda frames, target: forward_chain(model, frames, target),
         policy=policy,
         inverse=lambda frames, target: inverse_probabilities(model, frames, target),
         fill=lambda frames, target, given: _filled_in(model, frames, target, given),
+        goal=lambda store, count, rng: goal_tally(model, store, count, rng),
     )
 
 
@@ -77,6 +91,8 @@ def left_to_right(network: WorldNetwork) -> Predictor:
     """The autoregressive rival."""
     return Predictor(
         steps=lambda frames, target: autoregressive.told(network, frames, target),
+        at_once=False,
+        chain=lambda frames, target: autoregressive.chain(network, frames, target),
         policy=lambda frames, target: autoregressive.policy(network, frames, target),
         inverse=lambda frames, target: autoregressive.inverse(network, frames, target),
         fill=lambda frames, target, given: autoregressive.filled(network, frames, target, given),
@@ -155,7 +171,9 @@ def _filled_in(
 def measure(predictor: Predictor, parts: Sequence[HeldOut], samples: int, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Metrics over all levels: those of ``prediction_tallies``, of the outcome, of each event, and of the queries.
 
-    ``belief_accuracy`` hides 30 % of the cells of one frame after its clean past.
+    ``belief_accuracy`` hides 30 % of the cells of one frame after its clean past. ``forward_nll`` and ``chain_nll`` are
+    nats a step of the same targets, outcome, heading and cells given past and action: the first of all at once, the
+    second token after token, on the same steps, and on these for all predictors.
     """
     found: dict[str, list[Tally]] = {}
     for part in parts:
@@ -176,6 +194,9 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
         steps = transitions(frames, target)
         said = predictor.steps(frames, target)
         found |= prediction_tallies(steps, said, evenly, prior)
+        if said.log_probs is not None:
+            del found["forward_nll"]  # of other steps than the chain's
+            found |= _likelihoods(predictor, frames, few)
         found |= {f"exact/{name.replace(' ', '_')}": tally for name, tally in event_tallies(steps, said).items()}
         ending = predictor.steps(frames, frames.offsets[ends.episode] + ends.step + 1)
         found |= outcome_tallies(ending.outcomes, ends.outcome, ends.episode, ends.weight)
@@ -196,7 +217,23 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
         cells = _TOKENIZER.cell_ids(np.asarray(frames.images[few])).reshape(len(few), -1)
         right = (predictor.fill(frames, few, given)[:, FIRST_CELL:] == cells)[hidden]
         found["belief_accuracy"] = Tally.of("share", right, np.repeat(_owners(frames, few), hidden.sum(-1)))
+    if predictor.goal is not None:
+        tally = predictor.goal(part.store, max(1, samples // 4), rng)
+        found |= {} if tally is None else {"goal_accuracy": tally}
     return found
+
+
+def _likelihoods(predictor: Predictor, frames: windows.Frames, target: np.ndarray) -> dict[str, Tally]:
+    """``chain_nll``, and of a predictor that fills all at once ``forward_nll``, on the same steps."""
+    nats = {}
+    if predictor.at_once:
+        assert predictor.steps is not None
+        log_probs = predictor.steps(frames, target).log_probs
+        assert log_probs is not None
+        nats["forward_nll"] = nats["chain_nll"] = -log_probs[:, OUTCOME:].astype(np.float64).sum(-1)
+    if predictor.chain is not None:
+        nats["chain_nll"] = predictor.chain(frames, target)
+    return {name: Tally.of("mean", values, _owners(frames, target)) for name, values in nats.items()}
 
 
 def _owners(frames: windows.Frames, target: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,15 +12,15 @@ import numpy as np
 from torch import nn
 
 from wmtoolkit.agents import Agent
-from wmtoolkit.benchmarks.baselines import fitting, measure
+from wmtoolkit.benchmarks.baselines import acting, fitting, measure
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_cloning
 from wmtoolkit.benchmarks.baselines.measure import Predictor
-from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.fresh import fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
-from wmtoolkit.benchmarks.trainings import mean_over_seeds, own_data, raised, slug, train_apart, trained_parameters
+from wmtoolkit.benchmarks.trainings import mean_over_seeds, raised, slug, train_apart, trained_parameters
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import held_out_frames
 from wmtoolkit.evaluation.prediction import BASELINES
@@ -66,11 +64,10 @@ def _works(plan: BaselinesPlan) -> Iterator[tuple[dict[str, Any], Config]]:
             if seed != plan.seeds[0] and name in (*UNTRAINED, "empirical prior"):
                 continue
             config = load_config(plan.fixed_ratio if name == "fixed ratio" else plan.config, _changes(plan, seed))
-            document = json.dumps(asdict(config), sort_keys=True)
             unit = {
                 "baseline": name,
                 "training_seed": seed,
-                "config": hashlib.sha256(document.encode()).hexdigest()[:16],
+                "config": fingerprint(config),
                 "samples": plan.samples,
                 "episodes": plan.episodes,
                 "seed": plan.seed,
@@ -140,13 +137,13 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
         return _Rival(measure.frequencies(frames, _COUNTED, np.random.default_rng(seed)))
     if name == "autoregressive":
         network = fitting.fit_autoregressive(config, frames)
-        return _Rival(measure.left_to_right(network), network)
+        acting.save_autoregressive(network, acting.place(name, config, ledger.folder.parent))
+        return _Rival(measure.left_to_right(network), network, lambda condition, env: acting.left_to_right(network))
     if name == "convolutional":
         stepping = fitting.fit_steps(config, frames)
         return _Rival(measure.one_step(stepping), stepping)
     cloned = fitting.fit_cloning(config, frames)
-    # other suites know it as the agent cloning:FILE
-    save_cloning(cloned, ledger.folder / "models" / f"cloning-{seed}.safetensors")
+    save_cloning(cloned, acting.place(name, config, ledger.folder.parent))
     return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned))
 
 

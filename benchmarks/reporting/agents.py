@@ -24,6 +24,10 @@ from wmtoolkit.benchmarks.reporting.sections import (
 )
 from wmtoolkit.evaluation.aggregates import paired_difference
 
+FILMED = (
+    " Films: the level from above, what the agent sees, and what the model goes on to imagine from the first view "
+    "under the same actions, never shown reality again; what was out of sight it has to guess."
+)
 _HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -34,7 +38,8 @@ def success(document: Mapping[str, Any], name: str) -> Section:
         "Success",
         f"Every agent plays the same level seeds; those of the training are "
         f"{document['arguments'].get('training_seeds', 'not recorded')}. Return is MiniGrid's 1 - 0.9 "
-        "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed.",
+        "steps/limit for a success and 0 otherwise. An episode in which an agent raised an error counts as failed."
+        + _films(document),
         [(figures.success_by_level(rows), "Success by level and agent, with 95 % Wilson intervals")] if rows else [],
         [
             tabulated(
@@ -107,7 +112,8 @@ def robustness(document: Mapping[str, Any], name: str) -> Section:
         "Cells are hidden, the view is small, colours lie, frames are lost; with belief completion the world model "
         "fills in what is hidden before the agent sees it. What is kept is success (or return, which also feels "
         "detours) at 30 % hidden cells over that with a clear view on the same seeds; the normalised area is the mean "
-        "of the curve over all shares hidden, over the clear view's value.",
+        "of the curve over all shares hidden, over the clear view's value. Baselines act on what is shown; "
+        "random never looks, so that it keeps all of the little it has; bot reads the simulator: floor and ceiling.",
         drawn,
         [
             tabulated(
@@ -124,6 +130,22 @@ def robustness(document: Mapping[str, Any], name: str) -> Section:
                 },
                 best=3,
                 words=(0, 1, 2),
+            ),
+            tabulated(
+                "With belief completion, on the same level seeds",
+                of_table(document, "gain"),
+                {
+                    "level": level,
+                    "agent with belief": "agent",
+                    "over": "over",
+                    "knob": condition["knob"],
+                    "strength": condition["strength"],
+                    "difference of success": ranged("success_difference"),
+                    "difference of return": ranged("return_difference"),
+                    "episodes": "episodes",
+                },
+                best=5,
+                words=(0, 1, 2, 3),
             ),
             tabulated(
                 "Every condition",
@@ -173,6 +195,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         "fidelity_pearson": "Pearson's correlation",
         "fidelity_spearman": "Spearman's rank correlation",
         "fidelity_gap": "mean absolute difference",
+        "ranking_spearman": "agents ranked by their mean over levels, Spearman",
     }
     metrics = {label: document["metrics"][key] for key, label in labels.items() if key in document["metrics"]}
     exact = [
@@ -187,12 +210,12 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         "Fidelity",
         "Is imagination like reality? Drift: branches from recorded episodes that are never shown reality again; only "
         "cells whose place was seen before the branch count. Success: the same agents from the same first "
-        "observations, in the level and in the model.",
+        "observations, in the level and in the model." + _films(document),
         drawn,
         [
             Table(
                 "Success imagined against success real",
-                ["", "value", "points"],
+                ["", "value", "points or agents"],
                 [[label, with_interval(entry), number(entry["n"])] for label, entry in metrics.items()],
                 1,
             ),
@@ -218,7 +241,7 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
             tabulated(
                 "Agents ranked in imagination against in reality",
                 of_table(document, "ranking"),
-                {"level": level, "agents": "agents", "Spearman": "spearman"},
+                {"level": level, "agents": "agents", "Spearman": ranged("spearman")},
                 best=2,
             ),
         ],
@@ -278,6 +301,10 @@ def _paired(documents: list[tuple[Mapping[str, Any], str]]) -> Table:
             lines.append([name, against, short(level), with_interval(gain), number(gain["n"])])
     title = "Difference of success on the same seeds"
     return Table(title, ["agent", "over", "level", "difference of success", "seeds"], lines, 3, (0, 1, 2))
+
+
+def _films(document: Mapping[str, Any]) -> str:
+    return FILMED if of_table(document, "films") else ""
 
 
 def _belief(row: Row) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wmtoolkit import AnyOrderWorldModel, Trajectory
-from wmtoolkit.benchmarks.baselines import autoregressive, convolutional, fitting, measure
+from wmtoolkit.benchmarks.baselines import acting, autoregressive, convolutional, fitting, measure
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.benchmarks.suites import run_suite
@@ -117,6 +117,39 @@ def test_the_loss_of_an_indifferent_network_counts_the_choices(network, episodes
     assert weight == pytest.approx(5 + 49 * 0.5)
 
 
+def test_the_chain_of_a_step_by_hand(network, episodes) -> None:
+    frames = _frames(*episodes[:2])
+    target = all_steps(frames)[::9]
+    found = autoregressive.chain(network, frames, target)
+    np.testing.assert_allclose(
+        found, -autoregressive.told(network, frames, target).log_probs[:, OUTCOME:].sum(-1), rtol=1e-4
+    )
+    # Over all 16 outcomes and headings a step may have, their chances add up to 1, and one tells of the other.
+    log_probs = np.zeros((4, 4, 2))
+    for outcome, heading in np.ndindex(4, 4):
+        outcomes, headings = np.array(frames.outcomes), np.array(frames.directions)
+        outcomes[target[0]], headings[target[0]] = outcome, heading
+        other = replace(frames, outcomes=outcomes, directions=headings)
+        log_probs[outcome, heading] = autoregressive.told(network, other, target[:1]).log_probs[0, OUTCOME:FIRST_CELL]
+    np.testing.assert_allclose(np.exp(log_probs.sum(-1)).sum(), 1, rtol=1e-4)
+    assert np.ptp(np.exp(log_probs[..., 1]), axis=0).max() > 1e-4
+    with torch.no_grad():
+        network.output_rows.zero_()
+    indifferent = 2 * np.log(4) + 49 * np.log(len(network.completions))
+    np.testing.assert_allclose(autoregressive.chain(network, frames, target), indifferent, rtol=1e-5)
+
+
+def test_left_to_right_acts_as_it_is_asked(network, episodes) -> None:
+    frames = _frames(episodes[0])
+    expected = autoregressive.policy(network, frames, all_steps(frames)).argmax(-1)
+    agent = acting.left_to_right(network)
+    said = []
+    for step in range(len(episodes[0])):
+        said.append(agent.act(episodes[0].observation(step)))
+        agent._action = int(episodes[0].actions[step])  # what was done, whatever it would have
+    assert said == expected.tolist()
+
+
 def test_convolutions_see_one_view_and_the_action(episodes) -> None:
     torch.manual_seed(0)
     network, cloned = convolutional.StepNetwork(32).eval(), convolutional.CloningNetwork(32).eval()
@@ -156,8 +189,7 @@ def _config(steps: int):
     return load_config("tiny", [f"training.steps={steps}", "training.batch_size=8"])
 
 
-def test_baselines_learn_and_repeat(data, monkeypatch) -> None:
-    monkeypatch.setattr(fitting, "TRANSITIONS", 32)
+def test_baselines_learn_and_repeat(data) -> None:
     frames = fitting.training_frames([data])
     target = all_steps(frames)[:64]
 
@@ -230,8 +262,27 @@ def test_all_are_measured_alike(data) -> None:
 
 def test_the_world_model_answers_every_query(world_model, data) -> None:
     found = measure.measure(measure.any_order(world_model), held_out_frames([data]), 20)
-    for name in ("forward_nll", "action_accuracy", "inverse_accuracy_changed", "belief_accuracy", "exact/turn"):
+    answers = ("forward_nll", "chain_nll", "action_accuracy", "inverse_accuracy_changed", "belief_accuracy")
+    for name in (*answers, "goal_accuracy", "exact/turn"):
         assert np.isfinite(found[name]["value"])
+
+
+def test_likelihoods_are_of_the_same_targets_and_steps(world_model, network, data) -> None:
+    parts = held_out_frames([data])
+    torch.manual_seed(0)
+    ours, rival, plain = (
+        measure.measure(predictor, parts, 20)
+        for predictor in (
+            measure.any_order(world_model),
+            measure.left_to_right(network),
+            measure.one_step(convolutional.StepNetwork(32).eval()),
+        )
+    )
+    assert ours["chain_nll"]["n"] == rival["chain_nll"]["n"] == plain["chain_nll"]["n"] == 5
+    assert ours["forward_nll"]["n"] == 5
+    assert plain["chain_nll"]["value"] == plain["forward_nll"]["value"]  # its tokens are independent: both are one
+    assert "forward_nll" not in rival  # it cannot fill at once
+    assert "goal_accuracy" not in rival
 
 
 def test_a_hidden_cell_is_not_given_away(world_model, episodes) -> None:

@@ -27,6 +27,8 @@ PLANS = {
     "episodes: 3",
     "robustness": f"levels: [{SMALL}]\nagents: [{{agent: random}}]\nepisodes: 3\npredictions: 6\n"
     "knobs: {cell_dropout: [0.0, 0.3, 0.7]}",
+    "baselines": "config: tiny\nset: [training.steps=2, data.episodes=40]\nsamples: 8\nepisodes: 0\n"
+    "baselines: [any-order, autoregressive]",
     "fidelity": f"levels: [{SMALL}]\nagents: [{{agent: random}}, {{agent: policy}}, {{agent: policy, label: b}}]\n"
     "episodes: 2\nbranches: 4\nhorizon: 4",
 }
@@ -48,7 +50,7 @@ def folders(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 @pytest.fixture(scope="module")
 def suites(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three suites, one of them with an agent that cannot be made."""
+    """Four suites, one of them with an agent that cannot be made."""
     root = tmp_path_factory.mktemp("bench")
     for suite, plan in PLANS.items():
         (root / f"{suite}.yaml").write_text(plan, encoding="utf-8")
@@ -99,7 +101,7 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
     written = write_report(suites)
     page = Path(written["report"]).read_text(encoding="utf-8")
     _stands_alone(page)
-    for heading in ("Success", "Robustness", "Fidelity"):
+    for heading in ("Success", "Robustness", "Fidelity", "Baselines"):
         assert f"<h2>{heading}</h2>" in page
     assert "3 of 9 units of work are missing" in page
     assert "has no option &#39;x&#39;" in page
@@ -108,6 +110,10 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
     (bot,) = [row for row in success["rows"] if row["table"] == "success" and row["agent"] == "bot"]
     assert f"100.0 % ({100 * bot['success_rate_low']:.1f} to 100.0)" in text
     assert (suites / "report.csv").is_file()
+    # Any-order and autoregressive side by side; a dash where one cannot be asked.
+    lines = [line for line in text.splitlines() if line.startswith(("| query |", "| goal:", "| forward: nats"))]
+    assert lines[0] == "| query | any-order | autoregressive |"
+    assert [line.endswith("| - |") for line in lines[1:]] == [False, True, True]
     with pytest.raises(UserError, match=r"\.html"):
         write_report(suites, suites / "report.pdf")
 
@@ -140,7 +146,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
         compare(folders, tmp_path / "report.pdf")
     # A folder of suites stands for the suites in it.
     assert [item.document["command"] for item in read_all([suites])[0]] == [
-        "bench fidelity", "bench robustness", "bench success",
+        "bench baselines", "bench fidelity", "bench robustness", "bench success",
     ]  # fmt: skip
 
 
@@ -191,11 +197,27 @@ def test_goals_by_hand() -> None:
     names = ("agent", "success_rate", "mean_episode_length", "milliseconds_per_decision")
     rows = [{"table": "success", "level": level, "n": 9, **dict(zip(names, row, strict=True))} for row in played]
     retention = {"table": "retention", "level": level, "agent": "policy", "retention_0.3": 0.9}
+    hidden = {"table": "gain", "level": level, "agent": "policy", "knob": "cell_dropout", "strength": 0.3}
+    gains = [
+        {**hidden, "over": over, "success_difference": gain}
+        for over, gain in (("itself, as seen", 0.2), ("cloning", 0.0), ("bot", -0.5))
+    ] + [{**hidden, "strength": 0.5, "over": "itself, as seen", "success_difference": 0.1}]
+    kept = [
+        {**retention, "belief": belief, "agent": agent, "retention_0.3": share}
+        for belief, agent, share in (
+            (False, "policy", 0.7), (True, "policy", 0.9), (False, "random", 1.0), (False, "bot", 1.0),
+            (False, "cloning", 0.95), (False, "mcts", 0.99),
+        )
+    ]  # fmt: skip
     section = goals(
         [
             {"command": "evaluate", "metrics": {"outcome_f1": entry(0.98), "ece": entry(0.03)}, "rows": []},
             {"command": "bench success", "metrics": {}, "rows": rows},
-            {"command": "bench robustness", "metrics": {}, "rows": [{**retention, "belief": b} for b in (False, True)]},
+            {
+                "command": "bench robustness",
+                "metrics": {},
+                "rows": [*kept, *gains],
+            },
             {"command": "bench fidelity", "metrics": {"fidelity_pearson": entry(0.96)}, "rows": []},
         ]
     )
@@ -204,6 +226,8 @@ def test_goals_by_hand() -> None:
         ("0.98000", "reached"), ("0.0300", "missed"),  # outcome F1 of at least 0.98, calibration error of at most 0.02
         ("0.985", "missed"), ("250", "missed"), ("1.20", "reached"),  # success, milliseconds, length against the bot's
         ("0.900", "reached"),  # with belief completion alone
+        ("0.900", "reached"), ("0.900", "missed"),  # above its own without, not above cloning's; who is blind keeps all
+        ("0.200", "reached"), ("0.000", "missed"),  # at 30 % alone, and nobody is measured by the bot
         ("0.960", "reached"),
     ]  # fmt: skip
     assert goals([{"command": "bench speed", "metrics": {}, "rows": []}]) is None

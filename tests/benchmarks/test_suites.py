@@ -7,19 +7,15 @@ import gymnasium
 import numpy as np
 import pytest
 
-from wmtoolkit.benchmarks import blind_prediction, drift, trainings
+from wmtoolkit.benchmarks import trainings
 from wmtoolkit.benchmarks.baselines import convolutional
-from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
 from wmtoolkit.benchmarks.play import Condition, Player
 from wmtoolkit.benchmarks.prediction import mean_over_levels
 from wmtoolkit.benchmarks.suites import SUITES, run_suite
-from wmtoolkit.data import open_store
 from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.aggregates import retention
 from wmtoolkit.training.config import load_config
-from wmtoolkit.world import windows
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
 
@@ -193,159 +189,6 @@ def test_conditions_reach_the_agent(checkpoint):
         assert "log_prob" in env.step(0)[-1]
     assert player.uses_model(Condition(LEVEL, spec, belief=True))
     assert not player.uses_model(Condition(LEVEL, spec))
-
-
-def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
-    plan = _plan(
-        tmp_path,
-        f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nepisodes: 6\npredictions: 8\n"
-        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}",
-    )
-    document = run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint)
-    assert document["units"]["missing"] == 0
-    tables = {name: [row for row in document["rows"] if row["table"] == name] for name in ("robustness", "retention")}
-    # Without belief: 0, 0.3 and the small view; with it: 0.3 and the small view.
-    assert [(row["strength"], row["belief"]) for row in tables["robustness"]] == [
-        (0.0, False), (0.3, False), (0.3, True), (3.0, False), (3.0, True),
-    ]  # fmt: skip
-    ledger = Ledger(tmp_path / "out" / "robustness", "robustness")
-    player = Player(checkpoint)
-    scores = {}
-    for strength in (0.0, 0.3):
-        condition = Condition(LEVEL, AgentSpec("random"), corruption={"cell_dropout": strength} if strength else {})
-        scores[strength] = np.array(
-            [ledger.values(player.unit(condition, seed))["success"] for seed in range(1_000_000, 1_000_006)]
-        )
-    expected = retention(scores[0.0], scores[0.3])["value"]
-    found = next(row for row in tables["retention"] if not row["belief"])
-    assert found["retention_0.3"] == (None if expected is None else pytest.approx(expected))
-    assert "return_retention_0.3" in found
-    blind = [row for row in document["rows"] if row["table"] == "blind prediction"]
-    assert len(blind) == 5
-    assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
-
-
-def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint):
-    plan = _plan(
-        tmp_path,
-        f"levels: [{LEVEL}]\nepisodes: 3\nbranches: 6\nhorizon: 5\n"
-        "agents: [{agent: random}, {agent: policy}, {agent: policy, label: p2, settings: {temperature: 1.0}}]",
-    )
-    document = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
-    assert document["units"]["missing"] == 0
-    rows = [row for row in document["rows"] if row["table"] == "fidelity"]
-    assert [row["agent"] for row in rows] == ["random", "policy", "p2"]
-    assert all(row["real_n"] == row["imagined_n"] == 3 for row in rows)
-    assert document["metrics"]["fidelity_pearson"]["n"] == 3
-    # A further checkpoint adds its points; random, which does not depend on it, plays for real only once.
-    plan.write_text(plan.read_text() + f"\ncheckpoints: [{checkpoint}]")
-    other = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
-    assert other["metrics"]["fidelity_pearson"]["n"] == 6
-    assert other["units"]["planned"] == document["units"]["planned"] + 3 * 3 + 2 * 3
-    steps = [row for row in document["rows"] if row["table"] == "drift"]
-    assert [row["horizon"] for row in steps] == list(range(1, len(steps) + 1))
-    assert steps[0]["n"] == 6
-
-
-class Recorded:
-    """A world that shows what was recorded, but for one cell of one branch from its third step on."""
-
-    def __init__(self, store, frames: windows.Frames, wrong_lane: int | None) -> None:
-        self.store, self.frames, self.wrong_lane = store, frames, wrong_lane
-        self.starts: set[int] = set()
-
-    def rollout_state(self, histories):
-        state = Recorded(self.store, self.frames, self.wrong_lane)
-        first = {int(seed): int(self.frames.offsets[index]) for index, seed in enumerate(self.store.seeds)}
-        state.place = np.array([first[history.seed] + len(history) for history in histories])
-        self.starts |= {len(history) for history in histories}
-        state.lane, state.step_number = np.arange(len(histories)), 0
-        return state
-
-    def select(self, rows):
-        state = Recorded(self.store, self.frames, self.wrong_lane)
-        state.place, state.lane, state.step_number = self.place[rows], self.lane[rows], self.step_number
-        return state
-
-    def step(self, actions):
-        state = self.select(np.arange(len(self.place)))
-        state.place, state.step_number = self.place + 1, self.step_number + 1
-        np.testing.assert_array_equal(actions, self.frames.actions[state.place])
-        state.images = np.array(self.frames.images[state.place])
-        if state.step_number >= 3 and self.wrong_lane in state.lane:
-            state.images[np.flatnonzero(state.lane == self.wrong_lane)[0], 3, 6] = (8, 1, 0)
-        state.directions = np.asarray(self.frames.directions[state.place])
-        state.sampled_outcomes = np.asarray(self.frames.outcomes[state.place])
-        return state
-
-
-def test_drift_finds_the_first_error(tmp_path):
-    path = fresh_data(LEVEL, tmp_path, episodes=60)
-    store = open_store([path], "test")
-    frames = windows.Frames.from_store(store)
-    recorded = Recorded(store, frames, None)
-    perfect = drift.open_loop(recorded, path, 20, 6)
-    assert all(row["known_cell_accuracy"] == row["known_frame_exact"] == 1 for row in perfect["steps"])
-    assert perfect["divergence"]["without_error"] == 1
-    assert perfect["divergence"]["median"] is None
-    assert set(perfect["divergence"]["survival"]) == {1.0}
-    lasting = [row["n"] for row in perfect["steps"]]
-    assert lasting == sorted(lasting, reverse=True)
-    assert lasting[0] == 20
-    assert len(recorded.starts) > 3  # from anywhere in an episode, also where the horizon is longer
-    # The lane that errs must last three steps: try one after the other.
-    for lane in range(20):
-        found = drift.open_loop(Recorded(store, frames, lane), path, 20, 6)
-        if found["divergence"]["without_error"] < 1:
-            break
-    assert found["divergence"]["without_error"] == pytest.approx(19 / 20)
-    steps = {row["horizon"]: row for row in found["steps"]}
-    assert steps[2]["known_frame_exact"] == 1
-    assert steps[3]["known_frame_exact"] == pytest.approx(1 - 1 / steps[3]["n"])
-    assert found["divergence"]["survival"][:3] == [1.0, 1.0, pytest.approx(1 - 1 / steps[3]["n"], abs=1e-4)]
-
-
-def test_divergence_by_hand():
-    """Four branches of 3, 3, 2 and 1 steps: the first errs at step 2 and 3, the third at its last, the rest never."""
-    last = np.array([3, 3, 2, 1])
-    weight = np.zeros((4, 3, 4))
-    for branch, steps in enumerate(last):
-        weight[branch, :steps] = 1
-    right = weight.copy()
-    right[0, 1, 1] = right[0, 2, 2] = 0  # a known cell, then the heading: the first counts
-    right[2, 1, 2] = 0  # the heading alone
-    found = drift._divergence(right, weight, last)
-    # At step 1 none of four errs; at step 2 two of the three that last; at step 3 none of the one that is left.
-    assert found["survival"] == [1.0, pytest.approx(1 / 3, abs=1e-4), pytest.approx(1 / 3, abs=1e-4)]
-    assert found["median"] == 2
-    assert found["without_error"] == 0.5
-    assert found["branches"] == 4
-
-
-def test_blind_predictions_see_what_an_agent_would(world_model, tmp_path, monkeypatch):
-    path, shown = fresh_data(LEVEL, tmp_path, episodes=60), []
-    really = world_model.predict
-
-    def watched(histories, actions):
-        shown.append(np.concatenate([history.images[..., 0].ravel() for history in histories]))
-        return really(histories, actions)
-
-    monkeypatch.setattr(world_model, "predict", watched)
-    found = [
-        blind_prediction.predict_blindly(world_model, path, corruption, belief, 30)
-        for corruption, belief in (
-            ({}, False),
-            ({}, True),
-            ({"cell_dropout": 1.0}, False),
-            ({"cell_dropout": 1.0}, True),
-        )
-    ]
-    assert found[0] == found[1]  # there is nothing to fill in
-    clear, filled, hidden, believed = shown
-    np.testing.assert_array_equal(clear, filled)
-    assert not hidden.any()
-    assert believed.any()
-    assert len({row["known_cell_accuracy_n"] for row in found}) == 1  # what counts does not depend on what is shown
 
 
 def test_levels_are_averaged_with_their_intervals():

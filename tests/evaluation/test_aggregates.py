@@ -11,6 +11,7 @@ from wmtoolkit.evaluation.aggregates import (
     level_iqm,
     paired_difference,
     probability_of_improvement,
+    rank_agreement,
     retention,
     robustness_curve,
 )
@@ -76,3 +77,17 @@ def test_correlations_by_hand() -> None:
     assert correlation(x, y)["value"] == pytest.approx((dx * dy).sum() / np.sqrt((dx**2).sum() * (dy**2).sum()))
     assert correlation(x, [-value for value in y])["value"] < -0.9
     assert correlation(x, [1, 1, 1, 1])["value"] is None
+
+
+def test_the_ranking_of_agents_by_hand() -> None:
+    # Three agents over two levels, 1 of 4, 2 of 4 and 4 of 4 right on one side; on the other the first two change
+    # places: of ranks 1, 2, 3 and 2, 1, 3 the coefficient is 1 - 6 * 2 / (3 * 8).
+    one = [[[1, 0], [1, 1]], [[1, 0], [0, 0]], [[1, 1], [1, 1]]]
+    two = [[[0, 0], [0, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]]]
+    found = rank_agreement([np.array(one, float), np.array(two, float)])
+    assert found["value"] == pytest.approx(0.5)
+    assert found["n"] == 3
+    # The seeds that are drawn are the same on both sides: what agrees seed by seed agrees in every draw.
+    scores = np.random.default_rng(0).random((4, 1, 9)).repeat(2, axis=1)
+    assert rank_agreement([scores])["ci95"] == pytest.approx([1, 1])
+    assert rank_agreement([np.ones((3, 2, 5))])["value"] is None

@@ -11,7 +11,7 @@ from tests.evaluation.conftest import CHANCES, ended, favour, stand_in, view, wa
 from wmtoolkit import AnyOrderWorldModel, Trajectory, WorldTokenizer
 from wmtoolkit.data.splits import SPLITS
 from wmtoolkit.data.store import EpisodeStore, StoreWriter
-from wmtoolkit.evaluation.bounds import bound_tallies
+from wmtoolkit.evaluation.bounds import bound_tallies, chain, forward_chain
 from wmtoolkit.evaluation.completion import (
     LEVELS,
     RATIOS,
@@ -24,9 +24,10 @@ from wmtoolkit.evaluation.evaluate import Measured, _metrics
 from wmtoolkit.evaluation.goals import goal_tally
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.outcomes import grounded_outcomes, outcome_steps
+from wmtoolkit.evaluation.prediction import model_predictions
 from wmtoolkit.evaluation.transitions import all_steps
 from wmtoolkit.world import grid, masks, windows
-from wmtoolkit.world.tokenizer import FIRST_WORD
+from wmtoolkit.world.tokenizer import FIRST_CELL, FIRST_WORD, OUTCOME
 from wmtoolkit.world.trajectory import Outcome
 
 RNG = np.random.default_rng
@@ -75,6 +76,45 @@ def test_the_bound_counts_what_is_hidden_and_the_chain_everything(
     assert found["chain_nll_per_step"].value == pytest.approx(nats[:2].sum() / 2, rel=1e-5)
     assert found["chain_dynamics_per_step"].value == pytest.approx(nats[:2, 1:].sum() / 2, rel=1e-5)
     assert [found[name].entry()["n"] for name in ("nll_per_step", "chain_nll_per_step")] == [4, 2]
+
+
+def test_the_forward_chain_by_hand(constant: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+    frames = windows.Frames.from_trajectories(episodes[:2])
+    target = all_steps(frames)[::11]
+    expected = _nats(frames)[target][:, OUTCOME:].sum(-1)  # all but the action, which is given
+    for tokens in (1, 7, 52):
+        np.testing.assert_allclose(forward_chain(constant, frames, target, tokens), expected, rtol=1e-5)
+
+
+def test_chains_are_distributions(either_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+    """Over all 16 outcomes and headings a step may have, their chances add up to 1, and one tells of the other."""
+    frames = windows.Frames.from_trajectories([episodes[0]])
+    target, nats = np.array([4]), np.zeros((4, 4, 2))
+    for outcome, heading in np.ndindex(4, 4):
+        outcomes, headings = np.array(frames.outcomes), np.array(frames.directions)
+        outcomes[target], headings[target] = outcome, heading
+        other = replace(frames, outcomes=outcomes, directions=headings)
+        nats[outcome, heading] = chain(either_model, other, target, first=OUTCOME, as_bot=True)[0, OUTCOME:FIRST_CELL]
+    chances = np.exp(-nats)
+    np.testing.assert_allclose(chances[..., 0], chances[:, :1, 0] + 0 * chances[..., 0], rtol=1e-5)
+    np.testing.assert_allclose(chances.prod(-1).sum(), 1, rtol=1e-4)
+    assert np.ptp(chances[..., 1], axis=0).max() > 1e-4
+
+
+def test_few_tokens_at_a_time_see_those_before_them(
+    either_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
+    frames = windows.Frames.from_trajectories([episodes[0]])
+    target = np.array([3, 6])
+    one, three, all_at_once = (
+        chain(either_model, frames, target, first=OUTCOME, tokens=tokens, as_bot=True) for tokens in (1, 3, 51)
+    )
+    begins = np.arange(OUTCOME, 52, 3)  # the first of each three knows as much as in the chain itself
+    np.testing.assert_allclose(three[:, begins], one[:, begins], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(three, one, rtol=1e-3)
+    parallel = -model_predictions(either_model, frames, target).log_probs
+    np.testing.assert_allclose(all_at_once[:, OUTCOME:], parallel[:, OUTCOME:], rtol=1e-4, atol=1e-5)
+    assert (one[:, :OUTCOME] == 0).all()
 
 
 def test_the_standard_error_of_the_bound_is_that_of_a_mean_over_episodes() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr, trim_mean
+from scipy.stats import pearsonr, rankdata, spearmanr, trim_mean
 
 DRAWS = 1000
 
@@ -67,6 +67,23 @@ def retention(clear: np.ndarray, disturbed: np.ndarray, seed: int = 0) -> dict[s
         return float(after / before) if before > 0 else float("nan")
 
     return _entry([stacked], ratio, seed)
+
+
+def rank_agreement(levels: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
+    """Spearman's coefficient of how agents rank on two sides by their mean over levels; None where a side ranks nobody.
+
+    The agents are those asked about, so the interval is of their episodes alone: in each level seeds are drawn anew,
+    for all agents and both sides alike. ``n`` counts the agents.
+
+    Args:
+        levels: scores (agents, 2, n_i) on the same level seeds, of each level.
+    """
+
+    def coefficient(drawn: Sequence[np.ndarray]) -> float:
+        ranks = rankdata(np.mean([part.mean(axis=0) for part in drawn], axis=0), axis=0)
+        return float(np.corrcoef(ranks.T)[0, 1]) if np.ptp(ranks, axis=0).all() else float("nan")
+
+    return {**_entry([np.moveaxis(part, -1, 0) for part in levels], coefficient, seed), "n": len(levels[0])}
 
 
 def correlation(x: Sequence[float], y: Sequence[float], kind: str = "pearson", seed: int = 0) -> dict[str, Any]:

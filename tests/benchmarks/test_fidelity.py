@@ -1,0 +1,195 @@
+"""Fidelity: imagined beside real, checkpoints told apart, drift and divergence by hand, and the films beside them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wmtoolkit import AnyOrderWorldModel
+from wmtoolkit.benchmarks import comparison_films, drift
+from wmtoolkit.benchmarks.fidelity import FidelityPlan, players
+from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.plans import AgentSpec
+from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.suites import run_suite
+from wmtoolkit.data import open_store
+from wmtoolkit.errors import UserError
+from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.world import windows
+
+LEVEL = "BabyAI-GoToLocalS5N2-v0"
+
+
+def _plan(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint, tiny):
+    plan = _plan(
+        tmp_path,
+        f"levels: [{LEVEL}]\nepisodes: 3\nbranches: 6\nhorizon: 5\n"
+        "agents: [{agent: random}, {agent: policy}, {agent: policy, label: p2, settings: {temperature: 1.0}}]",
+    )
+    document = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    assert document["units"]["missing"] == 0
+    rows = [row for row in document["rows"] if row["table"] == "fidelity"]
+    assert [row["agent"] for row in rows] == ["random", "policy", "p2"]
+    assert all(row["real_n"] == row["imagined_n"] == 3 for row in rows)
+    assert document["metrics"]["fidelity_pearson"]["n"] == 3
+    ranking = [row for row in document["rows"] if row["table"] == "ranking"]
+    assert [(row["level"], row["agents"]) for row in ranking] == [(LEVEL, 3)]
+    assert document["metrics"]["ranking_spearman"]["value"] == ranking[0]["spearman"]
+    # One model twice would count its points twice.
+    model = AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny))
+    alone = plan.read_text()
+    for twice in (f"[{checkpoint}]", f"[{tmp_path / 'a' / 'run'}, {tmp_path / 'b' / 'run' / 'checkpoint'}]"):
+        plan.write_text(f"{alone}\ncheckpoints: {twice}")
+        for place in ("a/run", "b/run/checkpoint"):
+            model.save_pretrained(tmp_path / place)
+        with pytest.raises(UserError, match="the same model as"):
+            run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    # A further checkpoint adds its points; random, which does not depend on it, plays for real only once.
+    plan.write_text(f"{alone}\ncheckpoints: [{tmp_path / 'a' / 'run'}]")
+    other = run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    assert other["metrics"]["fidelity_pearson"]["n"] == 6
+    assert other["units"]["planned"] == document["units"]["planned"] + 3 * 3 + 2 * 3
+    assert {row["agent"] for row in other["rows"] if row["table"] == "fidelity"} >= {"policy", "policy, run"}
+    AnyOrderWorldModel.create(LLaDA2MoeConfig(**tiny)).save_pretrained(tmp_path / "c" / "run")
+    twins = FidelityPlan(checkpoints=[str(tmp_path / "a" / "run"), str(tmp_path / "c" / "run")])
+    names = list(players(twins, Player(checkpoint)))
+    assert all(re.fullmatch(r"run \([0-9a-f]{8}\)", name) for name in names[1:])
+    assert len(set(names)) == 3
+    steps = [row for row in document["rows"] if row["table"] == "drift"]
+    assert [row["horizon"] for row in steps] == list(range(1, len(steps) + 1))
+    assert steps[0]["n"] == 6
+
+
+class Recorded:
+    """A world that shows what was recorded, but for one cell of one branch from its third step on."""
+
+    def __init__(self, store, frames: windows.Frames, wrong_lane: int | None) -> None:
+        self.store, self.frames, self.wrong_lane = store, frames, wrong_lane
+        self.starts: set[int] = set()
+
+    def rollout_state(self, histories):
+        state = Recorded(self.store, self.frames, self.wrong_lane)
+        first = {int(seed): int(self.frames.offsets[index]) for index, seed in enumerate(self.store.seeds)}
+        state.place = np.array([first[history.seed] + len(history) for history in histories])
+        self.starts |= {len(history) for history in histories}
+        state.lane, state.step_number = np.arange(len(histories)), 0
+        return state
+
+    def select(self, rows):
+        state = Recorded(self.store, self.frames, self.wrong_lane)
+        state.place, state.lane, state.step_number = self.place[rows], self.lane[rows], self.step_number
+        return state
+
+    def step(self, actions):
+        state = self.select(np.arange(len(self.place)))
+        state.place, state.step_number = self.place + 1, self.step_number + 1
+        np.testing.assert_array_equal(actions, self.frames.actions[state.place])
+        state.images = np.array(self.frames.images[state.place])
+        if state.step_number >= 3 and self.wrong_lane in state.lane:
+            state.images[np.flatnonzero(state.lane == self.wrong_lane)[0], 3, 6] = (8, 1, 0)
+        state.directions = np.asarray(self.frames.directions[state.place])
+        state.sampled_outcomes = np.asarray(self.frames.outcomes[state.place])
+        return state
+
+
+def test_drift_finds_the_first_error(tmp_path):
+    path = fresh_data(LEVEL, tmp_path, episodes=60)
+    store = open_store([path], "test")
+    frames = windows.Frames.from_store(store)
+    recorded = Recorded(store, frames, None)
+    perfect = drift.open_loop(recorded, path, 20, 6)
+    assert all(row["known_cell_accuracy"] == row["known_frame_exact"] == 1 for row in perfect["steps"])
+    assert perfect["divergence"]["without_error"] == 1
+    assert perfect["divergence"]["median"] is None
+    assert set(perfect["divergence"]["survival"]) == {1.0}
+    lasting = [row["n"] for row in perfect["steps"]]
+    assert lasting == sorted(lasting, reverse=True)
+    assert lasting[0] == 20
+    assert len(recorded.starts) > 3  # from anywhere in an episode, also where the horizon is longer
+    # The lane that errs must last three steps: try one after the other.
+    for lane in range(20):
+        found = drift.open_loop(Recorded(store, frames, lane), path, 20, 6)
+        if found["divergence"]["without_error"] < 1:
+            break
+    assert found["divergence"]["without_error"] == pytest.approx(19 / 20)
+    steps = {row["horizon"]: row for row in found["steps"]}
+    assert steps[2]["known_frame_exact"] == 1
+    assert steps[3]["known_frame_exact"] == pytest.approx(1 - 1 / steps[3]["n"])
+    assert found["divergence"]["survival"][:3] == [1.0, 1.0, pytest.approx(1 - 1 / steps[3]["n"], abs=1e-4)]
+
+
+def test_divergence_by_hand():
+    """Four branches of 3, 3, 2 and 1 steps: the first errs at step 2 and 3, the third at its last, the rest never."""
+    last = np.array([3, 3, 2, 1])
+    weight = np.zeros((4, 3, 4))
+    for branch, steps in enumerate(last):
+        weight[branch, :steps] = 1
+    right = weight.copy()
+    right[0, 1, 1] = right[0, 2, 2] = 0  # a known cell, then the heading: the first counts
+    right[2, 1, 2] = 0  # the heading alone
+    found = drift._divergence(right, weight, last)
+    # At step 1 none of four errs; at step 2 two of the three that last; at step 3 none of the one that is left.
+    assert found["survival"] == [1.0, pytest.approx(1 / 3, abs=1e-4), pytest.approx(1 / 3, abs=1e-4)]
+    assert found["median"] == 2
+    assert found["without_error"] == 0.5
+    assert found["branches"] == 4
+
+
+def test_films_set_real_beside_imagined(tmp_path, checkpoint):
+    text = f"levels: [{LEVEL}, BabyAI-GoToObj-v0]\nagents: [{{agent: random}}]\nepisodes: 1\n"
+    plan = _plan(tmp_path, f"{text}films: random")
+    document = run_suite("success", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    assert document["units"] == {"planned": 4, "missing": 0, "holes": []}
+    films = {row["level"]: row for row in document["rows"] if row["table"] == "films"}
+    for level, row in films.items():
+        path = tmp_path / "out" / "success" / row["file"]
+        assert path.name == f"{level}.gif"
+        assert path.stat().st_size <= comparison_films.LARGEST
+        assert 0 < row["steps"] <= comparison_films.LONGEST
+        with Image.open(path) as film:
+            assert film.n_frames > 1
+    assert len(films) == 2
+    compare([tmp_path / "out" / "success"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/gif;base64,") == 2
+    assert (
+        f"GoToObj, random, seed 1000000: {'success' if films['BabyAI-GoToObj-v0']['success'] else 'no success'}" in page
+    )
+    # Without films there are none in the page, whatever lies in the folder.
+    plan.write_text(text)
+    assert run_suite("success", tmp_path / "out", plan=plan, checkpoint=checkpoint)["units"]["planned"] == 2
+    compare([tmp_path / "out" / "success"], tmp_path / "report.html")
+    assert "data:image/gif" not in (tmp_path / "report.html").read_text()
+    plan.write_text(f"{text}films: bot")
+    with pytest.raises(UserError, match="'bot' is none of the plan's agents; there are random"):
+        run_suite("success", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+
+
+def test_a_film_shows_what_was_seen_and_imagined_and_stays_small(tmp_path, checkpoint, monkeypatch):
+    player = Player(checkpoint)
+    condition = Condition(LEVEL, AgentSpec("random"))
+    with player.environment(condition) as env:
+        played = comparison_films.play(player.agent(condition, env), env, player.model, 7)
+        seen = [env.reset(seed=7)[0]["image"]]
+        seen += [env.step(action)[0]["image"] for action in played["actions"]]
+    np.testing.assert_array_equal(played["seen"], seen)
+    state = player.model.rollout_state([comparison_films.Trajectory.start(env.reset(seed=7)[0])])
+    np.testing.assert_array_equal(played["imagined"][0], seen[0])
+    for action, imagined in zip(played["actions"], played["imagined"][1:], strict=True):
+        state = state.step(np.array([action]))
+        np.testing.assert_array_equal(imagined, state.images[0])
+    comparison_films.write_small(tmp_path / "whole.gif", played)
+    size = (tmp_path / "whole.gif").stat().st_size
+    for limit in (size // 2, 6000):
+        monkeypatch.setattr(comparison_films, "LARGEST", limit)
+        comparison_films.write_small(tmp_path / "small.gif", played)
+        assert (tmp_path / "small.gif").stat().st_size <= limit

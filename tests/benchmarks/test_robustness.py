@@ -1,0 +1,106 @@
+"""Robustness: conditions, what is kept, what belief gains, and predictions from badly seen histories."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wmtoolkit.benchmarks import blind_prediction
+from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import AgentSpec
+from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.suites import run_suite
+from wmtoolkit.evaluation.aggregates import retention
+
+LEVEL = "BabyAI-GoToLocalS5N2-v0"
+
+
+def _plan(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
+    plan = _plan(
+        tmp_path,
+        f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nepisodes: 6\npredictions: 8\n"
+        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}\nbaselines:\n"
+        "  - {agent: bot}\n"
+        f"  - {{agent: cloning, settings: {{config: tiny, set: [training.steps=1, 'data.levels=[{LEVEL}]']}}}}",
+    )
+    document = run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    assert document["units"]["missing"] == 0
+    tables = {name: [row for row in document["rows"] if row["table"] == name] for name in ("robustness", "retention")}
+    # Without belief: 0, 0.3 and the small view; with it: 0.3 and the small view.
+    assert [(row["strength"], row["belief"]) for row in tables["robustness"] if row["agent"] == "random"] == [
+        (0.0, False), (0.3, False), (0.3, True), (3.0, False), (3.0, True),
+    ]  # fmt: skip
+    ledger = Ledger(tmp_path / "out" / "robustness", "robustness")
+    player = Player(checkpoint)
+    scores = {}
+    for strength in (0.0, 0.3):
+        condition = Condition(LEVEL, AgentSpec("random"), corruption={"cell_dropout": strength} if strength else {})
+        scores[strength] = np.array(
+            [ledger.values(player.unit(condition, seed))["success"] for seed in range(1_000_000, 1_000_006)]
+        )
+    expected = retention(scores[0.0], scores[0.3])["value"]
+    found = next(row for row in tables["retention"] if not row["belief"])
+    assert found["retention_0.3"] == (None if expected is None else pytest.approx(expected))
+    assert "return_retention_0.3" in found
+    # Baselines act on what is shown; the bot reads the simulator, whatever is shown.
+    for name in ("bot", "cloning"):
+        beside = [row for row in tables["robustness"] if row["agent"] == name]
+        assert [(row["strength"], row["belief"], row["n"]) for row in beside] == [
+            (0, False, 6),
+            (0.3, False, 6),
+            (3, False, 6),
+        ]
+    assert next(row for row in tables["retention"] if row["agent"] == "bot")["retention_0.3"] == 1
+    # The gain of belief is paired: its mean is the difference of the two rates.
+    gains = {(row["over"], row["knob"]): row for row in document["rows"] if row["table"] == "gain"}
+    assert set(gains) == {
+        ("itself, as seen", "cell_dropout"), ("itself, as seen", "view_size"), ("bot", "cell_dropout"),
+        ("cloning", "cell_dropout"),
+    }  # fmt: skip
+    rates = {
+        (row["agent"], row["knob"], row["strength"], row["belief"]): row["success_rate"] for row in tables["robustness"]
+    }
+    for (over, knob), row in gains.items():
+        theirs = rates["random" if over == "itself, as seen" else over, knob, row["strength"], False]
+        assert row["success_difference"] == pytest.approx(rates["random", knob, row["strength"], True] - theirs)
+    # The cloned network is fitted once and kept.
+    (kept,) = (tmp_path / "out" / "models").iterdir()
+    before = kept.stat().st_mtime_ns
+    run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint, changes={"episodes": 7})
+    assert kept.stat().st_mtime_ns == before
+    blind = [row for row in document["rows"] if row["table"] == "blind prediction"]
+    assert len(blind) == 5
+    assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
+
+
+def test_blind_predictions_see_what_an_agent_would(world_model, tmp_path, monkeypatch):
+    path, shown = fresh_data(LEVEL, tmp_path, episodes=60), []
+    really = world_model.predict
+
+    def watched(histories, actions):
+        shown.append(np.concatenate([history.images[..., 0].ravel() for history in histories]))
+        return really(histories, actions)
+
+    monkeypatch.setattr(world_model, "predict", watched)
+    found = [
+        blind_prediction.predict_blindly(world_model, path, corruption, belief, 30)
+        for corruption, belief in (
+            ({}, False),
+            ({}, True),
+            ({"cell_dropout": 1.0}, False),
+            ({"cell_dropout": 1.0}, True),
+        )
+    ]
+    assert found[0] == found[1]  # there is nothing to fill in
+    clear, filled, hidden, believed = shown
+    np.testing.assert_array_equal(clear, filled)
+    assert not hidden.any()
+    assert believed.any()
+    assert len({row["known_cell_accuracy_n"] for row in found}) == 1  # what counts does not depend on what is shown
