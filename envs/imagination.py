@@ -67,6 +67,9 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         dataset: Minari id, folder or trajectories, for ``start="dataset"`` and ``"branch"``.
         temperature: 0 takes the most probable next frame; above, it is sampled.
         decoding_steps: 1 decodes all cells of a frame in parallel; n in n rounds, most confident first.
+        memory: how much of the past the model is shown: that many remembered cells (a model without ``world.memory``:
+            frames before the newest), at most as many as it was trained with; None: all of them; 0: it knows the newest
+            frame alone, and makes up anew what it turns back to.
         max_steps: the limit; None: what the real level computes at its reset for the mission.
         render_mode: ``"rgb_array"`` (the view with MiniGrid's tiles, uncertain cells faded), ``"human"`` or None.
         device: where a checkpoint is loaded; None: the CPU.
@@ -90,6 +93,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         dataset: str | os.PathLike[str] | Sequence[Trajectory] | None = None,
         temperature: float = 0.0,
         decoding_steps: int = 1,
+        memory: int | None = None,
         max_steps: int | None = None,
         render_mode: str | None = None,
         device: str | torch.device | None = None,
@@ -99,6 +103,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self.starts = Starts(level, start, recordings(dataset, level), max_steps)
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
+        self.memory = self.world_model.network.world.checked_memory(memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.render_mode = render_mode
@@ -123,7 +128,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         super().reset(seed=seed)
         self._generator.manual_seed(int(self.np_random.integers(2**63)))
         opening = given or self.starts.draw(seed, self.np_random)
-        self._state, (history,) = begin(self.world_model, [opening], [self._generator])
+        self._state, (history,) = begin(self.world_model, [opening], [self._generator], self.memory)
         self._recorder = Recorder(history)
         self.max_steps = opening.max_steps
         self._ended = False

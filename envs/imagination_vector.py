@@ -53,7 +53,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
 
     Args:
         num_envs: number of lanes.
-        level, checkpoint, start, dataset, temperature, decoding_steps, max_steps, device, precision: as for
+        level, checkpoint, start, dataset, temperature, decoding_steps, memory, max_steps, device, precision: as for
             ``ImaginationEnv``.
         max_episode_steps: truncates an episode after so many imagined steps, whatever ``max_steps`` says.
         autoreset_mode: ``AutoresetMode.SAME_STEP`` (a finished lane starts anew within the step; its last observation
@@ -77,6 +77,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         dataset: str | os.PathLike[str] | Sequence[Trajectory] | None = None,
         temperature: float = 0.0,
         decoding_steps: int = 1,
+        memory: int | None = None,
         max_steps: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
@@ -95,6 +96,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
+        self.memory = self.world_model.network.world.checked_memory(memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.max_episode_steps = max_episode_steps
@@ -234,7 +236,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             rng, generator = self._rngs[lane], self._generators[lane]
             generator.manual_seed(int(rng.integers(2**63)))
             openings.append(given.get(int(lane)) or self.starts[lane].draw(seeds[lane], rng))
-        fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes])
+        fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes], self.memory)
         self._state = fresh if len(lanes) == self.num_envs else self._running().replace(lanes, fresh)
         self._recorders = self._recorders or [Recorder(history) for history in histories]
         for lane, opening, history in zip(lanes, openings, histories, strict=True):

@@ -45,10 +45,12 @@ class RolloutState:
         heading: np.ndarray,
         valid: np.ndarray,
         seen: geometry.LastSeen | None,
+        memory: int,
         filled: Filled | None = None,
         total_log_prob: np.ndarray | None = None,
     ) -> None:
         self._network = network
+        self._memory = memory
         self._mission, self._ids, self._time = mission, ids, time
         self._position, self._heading, self._valid = position, heading, valid
         self._seen = seen
@@ -75,8 +77,11 @@ class RolloutState:
         return len(self._ids)
 
     @classmethod
-    def start(cls, network: WorldNetwork, histories: Sequence[Trajectory]) -> RolloutState:
-        """One lane a history; each has at least one observation."""
+    def start(
+        cls, network: WorldNetwork, histories: Sequence[Trajectory], *, memory: int | None = None
+    ) -> RolloutState:
+        """One lane a history; each has at least one observation. ``memory``: see ``WorldConfig.checked_memory``."""
+        memory = network.world.checked_memory(memory)
         recent, lanes = network.world.recent, len(histories)
         mission = np.stack([_TOKENIZER.mission_block(history.mission, "bot") for history in histories])
         ids = np.full((lanes, recent, BLOCK), _TOKENIZER.pad)
@@ -95,7 +100,7 @@ class RolloutState:
             if seen is not None:
                 count = len(blocks)
                 note_blocks(seen, np.full(count, lane), blocks, path, history.directions, np.arange(count) + 1)
-        return cls(network, mission, ids, time, position, heading, valid, seen)
+        return cls(network, mission, ids, time, position, heading, valid, seen, memory)
 
     @classmethod
     @torch.inference_mode()
@@ -107,8 +112,12 @@ class RolloutState:
         temperature: float = 1.0,
         steps: int = 16,
         generator: Generators = None,
+        memory: int | None = None,
     ) -> RolloutState:
-        """One lane a mission, whose first observation is drawn from the model in ``steps`` rounds."""
+        """One lane a mission, whose first observation is drawn from the model in ``steps`` rounds.
+
+        ``memory``, of what follows: see ``WorldConfig.checked_memory``.
+        """
         recent, lanes = network.world.recent, len(missions)
         mission = np.stack([_TOKENIZER.mission_block(text, "bot") for text in missions])
         nothing = np.zeros((lanes, recent), np.int64)
@@ -122,6 +131,7 @@ class RolloutState:
             nothing,
             np.zeros((lanes, recent), bool),
             geometry.LastSeen.empty(lanes) if network.world.memory else None,
+            network.world.checked_memory(memory),
         )
         block = np.full((lanes, BLOCK), _TOKENIZER.mask)
         block[:, ACTION] = _TOKENIZER.bos
@@ -167,8 +177,8 @@ class RolloutState:
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
-            if self._network.world.expectation and self._seen is not None:
-                expected = expected_view(self._seen, self._ids[:, -1], ids, position, heading, known)[:, None]
+            if self._network.world.expectation:
+                expected = expected_view(self._shown(), self._ids[:, -1], ids, position, heading, known)[:, None]
             return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known, expected=expected))
 
         filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
@@ -209,6 +219,8 @@ class RolloutState:
     @staticmethod
     def cat(states: Sequence[RolloutState]) -> RolloutState:
         """The lanes of several states of one model in one state, in order. If any is encoded, all are."""
+        if len({state._memory for state in states}) > 1:
+            raise ValueError("states that are shown differently much of the past cannot be lanes of one state")
         joint = object.__new__(RolloutState)
         joint.__dict__.update(states[0].__dict__)
         for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "images", "directions"):
@@ -255,6 +267,7 @@ class RolloutState:
             shifted(self._heading, heading),
             shifted(self._valid, np.ones(len(self), bool)),
             seen,
+            self._memory,
             filled,
             self.total_log_prob + filled.log_probs.sum(axis=1),
         )
@@ -267,13 +280,11 @@ class RolloutState:
         context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
-            remembered = self._seen.recall(
-                self._position[:, -1], self._heading[:, -1], self._time[:, -1], self._network.world.memory, multiple=8
-            )
+            remembered = self._seen.recall(*self._now(), self._memory, multiple=8)
             context = joined(context, memory_tokens(*remembered))
             frames = slice(-1, None)
         else:
-            frames = slice(None)
+            frames = slice(-1 - self._memory, None)
         kept = self._ids[:, frames]
         tokens = self._frames(
             kept,
@@ -292,6 +303,17 @@ class RolloutState:
         cache.writing = False
         self._cache, self._cached = cache, tokens.valid
         return cache, tokens.valid
+
+    def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
+        return self._position[:, -1], self._heading[:, -1], self._time[:, -1]
+
+    def _shown(self) -> geometry.LastSeen:
+        """What may be expected to be seen again: all sightings, as in training, unless memory is limited."""
+        assert self._seen is not None
+        if self._memory == self._network.world.memory:
+            return self._seen
+        return self._seen.limited(*self._now(), self._memory)
 
     def _frames(
         self,
