@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,19 @@ import torch
 
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.decoding import Filled, fill
+from wmtoolkit.world.decoding import Filled, block_log_probs, fill
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import (
+    ACTION,
+    ATTRIBUTES,
+    BEHAVIOUR,
+    BLOCK,
+    DIRECTION,
+    FIRST_CELL,
+    OUTCOME,
+    WorldTokenizer,
+)
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 from wmtoolkit.world.windows import attention, context_copy
@@ -165,6 +174,27 @@ class RolloutState:
             steps: 1 fills all tokens at once; n fills them in n rounds, the most confident first.
             generator: for drawing; one, or a list of B so that lanes do not depend on their neighbours.
         """
+        block, hidden, where = self._question(actions)
+        filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
+        return self._followed(filled, *where)
+
+    @torch.inference_mode()
+    def cell_probabilities(self, actions: np.ndarray | Sequence[int]) -> np.ndarray:
+        """What each cell of the next view may hold after ``actions`` (B,), before any of them is decided on.
+
+        Returns:
+            (B, 7, 7, 11, 6, 4) float32, ``[lane, column, row, object, colour, state]`` by MiniGrid's ids; each cell's
+            sum to 1. ``p[0, 3, 5, grid.DOOR].sum()`` is the probability of a door in front of lane 0's agent.
+        """
+        block, hidden, _ = self._question(actions)
+        _, cells = block_log_probs(self._network, hidden(block), block)[-1]
+        return cells.exp().view(len(self), grid.VIEW, grid.VIEW, *ATTRIBUTES).numpy(force=True)
+
+    def _question(
+        self, actions: np.ndarray | Sequence[int]
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What comes after ``actions``: its block (B, 52), masked but for the action; what gives the hidden states of
+        such blocks; and its time, position and heading."""
         actions = np.asarray(actions, dtype=np.int64)
         if actions.shape != (len(self),) or actions.min() < 0 or actions.max() >= len(grid.ACTIONS):
             raise ValueError(f"actions must be {len(self)} integers in 0..{len(grid.ACTIONS) - 1}, not {actions}")
@@ -172,17 +202,17 @@ class RolloutState:
         block[:, ACTION] = _TOKENIZER.actions.start + actions
         block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
         position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
-        self._encode_context()
         time = self._time[:, -1] + 1
+        shown = self._shown() if self._network.world.expectation else None
+        self._encode_context()
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
-            if self._network.world.expectation:
-                expected = expected_view(self._shown(), self._ids[:, -1], ids, position, heading, known)[:, None]
+            if shown is not None:
+                expected = expected_view(shown, self._ids[:, -1], ids, position, heading, known)[:, None]
             return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known, expected=expected))
 
-        filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
-        return self._followed(filled, time, position, heading)
+        return block, hidden, (time, position, heading)
 
     @torch.inference_mode()
     def policy(self) -> np.ndarray:
