@@ -176,8 +176,12 @@ class WorldNetwork(nn.Module):
         past_key_values: BlockCache | None = None,
         *,
         keep: int | None = None,
+        prefix: int = 0,
     ) -> torch.Tensor:
-        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``), or of their last ``keep`` tokens."""
+        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``), or of their last ``keep`` tokens.
+
+        ``prefix``: see ``LLaDA2MoeModel.forward``.
+        """
         embedded, positions = self.embed(tokens)
         fast = self.bf16_inference and not torch.is_grad_enabled()
         with torch.autocast(
@@ -189,6 +193,7 @@ class WorldNetwork(nn.Module):
                 position_ids=positions,
                 past_key_values=past_key_values,
                 keep=keep,
+                prefix=prefix,
             ).last_hidden_state.float()
 
     def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

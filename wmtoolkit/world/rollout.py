@@ -174,7 +174,7 @@ class RolloutState:
             steps: 1 fills all tokens at once; n fills them in n rounds, the most confident first.
             generator: for drawing; one, or a list of B so that lanes do not depend on their neighbours.
         """
-        block, hidden, where = self._question(actions)
+        block, hidden, where = self._question(actions, once=steps == 1)
         filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
         return self._followed(filled, *where)
 
@@ -186,15 +186,16 @@ class RolloutState:
             (B, 7, 7, 11, 6, 4) float32, ``[lane, column, row, object, colour, state]`` by MiniGrid's ids; each cell's
             sum to 1. ``p[0, 3, 5, grid.DOOR].sum()`` is the probability of a door in front of lane 0's agent.
         """
-        block, hidden, _ = self._question(actions)
+        block, hidden, _ = self._question(actions, once=True)
         _, cells = block_log_probs(self._network, hidden(block), block)[-1]
         return cells.exp().view(len(self), grid.VIEW, grid.VIEW, *ATTRIBUTES).numpy(force=True)
 
     def _question(
-        self, actions: np.ndarray | Sequence[int]
+        self, actions: np.ndarray | Sequence[int], *, once: bool
     ) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What comes after ``actions``: its block (B, 52), masked but for the action; what gives the hidden states of
-        such blocks; and its time, position and heading."""
+        such blocks; and its time, position and heading. If that is asked ``once``, the context need not be kept for it.
+        """
         actions = np.asarray(actions, dtype=np.int64)
         if actions.shape != (len(self),) or actions.min() < 0 or actions.max() >= len(grid.ACTIONS):
             raise ValueError(f"actions must be {len(self)} integers in 0..{len(grid.ACTIONS) - 1}, not {actions}")
@@ -204,7 +205,8 @@ class RolloutState:
         position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
         time = self._time[:, -1] + 1
         shown = self._shown() if self._network.world.expectation else None
-        self._encode_context()
+        if not once:
+            self._encode_context()
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
@@ -307,6 +309,16 @@ class RolloutState:
         and which of them (B, S) are there."""
         if self._cache is not None and self._cached is not None:
             return self._cache, self._cached
+        tokens, allowed = self._context()
+        cache = BlockCache()
+        device = self._network.device
+        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
+        cache.writing = False
+        self._cache, self._cached = cache, tokens.valid
+        return cache, tokens.valid
+
+    def _context(self) -> tuple[Tokens, np.ndarray]:
+        """Mission, memory and kept frames as S tokens, and which of them (B, 1, S, S) each attends to."""
         context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
@@ -326,13 +338,7 @@ class RolloutState:
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
-        tokens = joined(context, tokens)
-        cache = BlockCache()
-        device = self._network.device
-        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
-        cache.writing = False
-        self._cache, self._cached = cache, tokens.valid
-        return cache, tokens.valid
+        return joined(context, tokens), allowed
 
     def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
@@ -363,11 +369,20 @@ class RolloutState:
         return frame_tokens(ids, time, position, heading, known, valid, expected)
 
     def _decode(self, tokens: Tokens) -> torch.Tensor:
-        """Hidden states (B, S, H) of one block, or of a lone action, behind the cached context."""
-        assert self._cached is not None
-        valid = np.concatenate([self._cached, tokens.valid], axis=1)
-        valid[:, BEHAVIOUR] &= tokens.length == 1  # see windows.context_copy
-        device = self._network.device
-        mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
-        tokens = replace(tokens, words=self._mission)
-        return self._network(tokens.tensors(device), mask, self._cache)
+        """Hidden states (B, S, H) of one block, or of a lone action, behind the context: what is cached of it, or in
+        one pass with it, which is not kept then."""
+        device, new = self._network.device, tokens.length
+        if self._cache is None or self._cached is None:
+            context, allowed = self._context()
+            before = context.valid
+        else:
+            before = self._cached
+        valid = np.concatenate([before, tokens.valid], axis=1)
+        valid[:, BEHAVIOUR] &= new == 1  # see windows.context_copy
+        if self._cache is not None:
+            mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, new, -1)
+            return self._network(replace(tokens, words=self._mission).tensors(device), mask, self._cache)
+        allowed = np.pad(allowed, ((0, 0), (0, 0), (0, new), (0, new)))
+        allowed[:, :, -new:] = valid[:, None, None]
+        mask = torch.as_tensor(allowed, device=device)
+        return self._network(joined(context, tokens).tensors(device), mask, keep=new, prefix=context.length)
