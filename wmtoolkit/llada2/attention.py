@@ -24,9 +24,13 @@ class LLaDA2MoeRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        wide = hidden.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(hidden.dtype)
+        return self.weight * unit(hidden, self.eps)
+
+
+def unit(hidden: torch.Tensor, eps: float) -> torch.Tensor:
+    """Divided by its root mean square over the last axis, in float32 and cast back."""
+    wide = hidden.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(hidden.dtype)
 
 
 class LLaDA2MoeAttention(nn.Module):
@@ -115,8 +119,12 @@ class LLaDA2MoeAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values (batch, heads of each, length, head_dim)."""
         states = self.query_key_value(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = states.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        return rotate(self.query_layernorm(query), *rotary), rotate(self.key_layernorm(key), *rotary), value
+        turning, value = states.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        # queries and keys are normed and turned together, each with its own weights: half as many small operations
+        norms = (self.query_layernorm, self.heads), (self.key_layernorm, self.kv_heads)
+        weight = torch.cat([norm.weight.expand(heads, 1, -1) for norm, heads in norms])
+        turned = rotate(weight * unit(turning, self.query_layernorm.eps), *rotary)
+        return *turned.split([self.heads, self.kv_heads], dim=1), value
 
 
 def eager_attention(

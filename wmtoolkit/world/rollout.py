@@ -28,6 +28,9 @@ from wmtoolkit.world.trajectory import Outcome, Trajectory
 from wmtoolkit.world.windows import attention, context_copy
 
 _TOKENIZER = WorldTokenizer()
+FEW = 4
+"""Up to so many lanes, a step that is asked once takes one pass over context and block. More lanes take two: what they
+save in calls they would lose to larger temporary arrays."""
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -174,7 +177,9 @@ class RolloutState:
             steps: 1 fills all tokens at once; n fills them in n rounds, the most confident first.
             generator: for drawing; one, or a list of B so that lanes do not depend on their neighbours.
         """
-        block, hidden, where = self._question(actions, once=steps == 1)
+        block, hidden, where = self._question(actions)
+        if steps > 1 or len(self) > FEW:
+            self._encode_context()
         filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
         return self._followed(filled, *where)
 
@@ -186,16 +191,17 @@ class RolloutState:
             (B, 7, 7, 11, 6, 4) float32, ``[lane, column, row, object, colour, state]`` by MiniGrid's ids; each cell's
             sum to 1. ``p[0, 3, 5, grid.DOOR].sum()`` is the probability of a door in front of lane 0's agent.
         """
-        block, hidden, _ = self._question(actions, once=True)
+        block, hidden, _ = self._question(actions)
+        if len(self) > FEW:
+            self._encode_context()
         _, cells = block_log_probs(self._network, hidden(block), block)[-1]
         return cells.exp().view(len(self), grid.VIEW, grid.VIEW, *ATTRIBUTES).numpy(force=True)
 
     def _question(
-        self, actions: np.ndarray | Sequence[int], *, once: bool
+        self, actions: np.ndarray | Sequence[int]
     ) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What comes after ``actions``: its block (B, 52), masked but for the action; what gives the hidden states of
-        such blocks; and its time, position and heading. If that is asked ``once``, the context need not be kept for it.
-        """
+        such blocks; and its time, position and heading."""
         actions = np.asarray(actions, dtype=np.int64)
         if actions.shape != (len(self),) or actions.min() < 0 or actions.max() >= len(grid.ACTIONS):
             raise ValueError(f"actions must be {len(self)} integers in 0..{len(grid.ACTIONS) - 1}, not {actions}")
@@ -205,8 +211,6 @@ class RolloutState:
         position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
         time = self._time[:, -1] + 1
         shown = self._shown() if self._network.world.expectation else None
-        if not once:
-            self._encode_context()
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
