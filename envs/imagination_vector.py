@@ -46,7 +46,8 @@ class Snapshot:
 
 class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
     """``ImaginationEnv`` in n lanes, all in one batch: a step passes twice through the network (what has been seen,
-    then the frame to come; this once for each of ``decoding_steps``), however many lanes there are.
+    then the frame to come; this once for each of ``decoding_steps``), however many lanes there are; up to four lanes
+    that decode in one round take one pass for both.
 
     Lane i reset with seed s goes as a single environment reset with seed s + i: no lane attends to another and each has
     random streams of its own. Batches of other sizes are computed with other roundings, though: in ``float32`` they
