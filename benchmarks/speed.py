@@ -35,6 +35,7 @@ class Comparison:
             The others are compared with the first variant.
         also: other units, and how many of them go to one of ``unit``.
         targets: by variant, the ratio it should reach at least.
+        rates: by variant, the units a second it should reach at least.
         clock: the one to measure with whatever is asked for: ``wall`` where other processes do the work.
     """
 
@@ -43,6 +44,7 @@ class Comparison:
     variants: dict[str, dict[str, tuple[int, Callable[[], Any]]]]
     also: Mapping[str, float] = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
     clock: str | None = None
 
 
@@ -137,6 +139,7 @@ def _measured(comparison: Comparison, rounds: int, clock: Callable[[], float]) -
             "spread": statistics.median(seconds[use, variant]) / min(seconds[use, variant]),
             **{f"{unit}_per_second": rate[use, variant] * count for unit, count in comparison.also.items()},
             **_judged(comparison.targets.get(variant), rate[use, variant] / rate[use, first], least=True),
+            **_wanted(comparison.rates.get(variant), rate[use, variant]),
         }
         for use, variant in sorted(work, key=lambda key: key[0])
     ]
@@ -163,6 +166,11 @@ def _amounts(amount: Amount) -> list[dict[str, Any]]:
 def _judged(target: float | None, found: float, *, least: bool) -> dict[str, Any]:
     """A row's target, if it has one, and whether it is met: reached if it is the least, kept if it is the most."""
     return {} if target is None else {"target": target, "met": found >= target if least else found <= target}
+
+
+def _wanted(target: float | None, found: float) -> dict[str, Any]:
+    """A row's rate wanted, if it has one, and whether it is reached."""
+    return {} if target is None else {"rate_target": target, "rate_met": found >= target}
 
 
 def _text(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> str:
@@ -194,6 +202,9 @@ def _quantity(row: dict[str, Any]) -> str:
 
 
 def _target(row: dict[str, Any]) -> str:
+    if row.get("rate_target"):
+        rate = f"{row['rate_target']:,g} {row['unit']} a second: {'met' if row['rate_met'] else 'MISSED'}"
+        return ", ".join([rate, *([_target({**row, "rate_target": None})] if "target" in row else [])])
     if "target" not in row:
         return ""
     wanted = f"{row['target']:g} {row['unit']} more at most" if "amount" in row else f"{row['target']:g} at least"

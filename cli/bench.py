@@ -52,7 +52,7 @@ def speed(parts: tuple[str, ...], out: Path | None, overwrite: bool, **options: 
                  decoding with and without the cache of keys and values
     data         levels played, stored and read a second, and memory meanwhile
     imagination  steps a second in the packaged model by batch size, beside the
-                 real level; memory and cache beside the whole history
+                 real level; the cache beside reading the context anew
     """
     check_out(out, overwrite=overwrite)
     from wmtoolkit.benchmarks.speed import speed as run

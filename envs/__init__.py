@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
     from wmtoolkit.envs.missions import TokenizedMission
     from wmtoolkit.envs.observability import PartialObservability, VectorPartialObservability
+    from wmtoolkit.envs.probabilities import draw_probabilities
     from wmtoolkit.envs.real import make_real_env
     from wmtoolkit.envs.rendering import draw_view, side_by_side, write_gif, write_video
     from wmtoolkit.envs.sb3 import make_sb3_vec_env
@@ -25,6 +26,7 @@ _PUBLIC = {
     "TokenizedMission": "missions",
     "VectorBeliefCompletion": "belief",
     "VectorPartialObservability": "observability",
+    "draw_probabilities": "probabilities",
     "draw_view": "rendering",
     "make_real_env": "real",
     "make_sb3_vec_env": "sb3",
@@ -42,6 +44,7 @@ __all__ = [
     "TokenizedMission",
     "VectorBeliefCompletion",
     "VectorPartialObservability",
+    "draw_probabilities",
     "draw_view",
     "make_real_env",
     "make_sb3_vec_env",

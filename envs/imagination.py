@@ -16,6 +16,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
 from wmtoolkit.envs.checks import whole
+from wmtoolkit.envs.probabilities import certain
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
 from wmtoolkit.envs.starts import Starts, begin, recordings
@@ -67,6 +68,9 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         dataset: Minari id, folder or trajectories, for ``start="dataset"`` and ``"branch"``.
         temperature: 0 takes the most probable next frame; above, it is sampled.
         decoding_steps: 1 decodes all cells of a frame in parallel; n in n rounds, most confident first.
+        memory: how much of the past the model is shown: that many remembered cells (a model without ``world.memory``:
+            frames before the newest), at most as many as it was trained with; None: all of them; 0: it knows the newest
+            frame alone, and makes up anew what it turns back to.
         max_steps: the limit; None: what the real level computes at its reset for the mission.
         render_mode: ``"rgb_array"`` (the view with MiniGrid's tiles, uncertain cells faded), ``"human"`` or None.
         device: where a checkpoint is loaded; None: the CPU.
@@ -90,6 +94,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         dataset: str | os.PathLike[str] | Sequence[Trajectory] | None = None,
         temperature: float = 0.0,
         decoding_steps: int = 1,
+        memory: int | None = None,
         max_steps: int | None = None,
         render_mode: str | None = None,
         device: str | torch.device | None = None,
@@ -99,6 +104,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self.starts = Starts(level, start, recordings(dataset, level), max_steps)
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
+        self.memory = self.world_model.network.world.checked_memory(memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.render_mode = render_mode
@@ -107,6 +113,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self.max_steps = 0
         self._generator = torch.Generator()
         self._recorder: Recorder | None = None
+        self._before: tuple[RolloutState, np.ndarray] | None = None
         self._ended = False
         self._window: Window | None = None
 
@@ -123,8 +130,8 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         super().reset(seed=seed)
         self._generator.manual_seed(int(self.np_random.integers(2**63)))
         opening = given or self.starts.draw(seed, self.np_random)
-        self._state, (history,) = begin(self.world_model, [opening], [self._generator])
-        self._recorder = Recorder(history)
+        self._state, (history,) = begin(self.world_model, [opening], [self._generator], self.memory)
+        self._recorder, self._before = Recorder(history), None
         self.max_steps = opening.max_steps
         self._ended = False
         if self.render_mode == "human":
@@ -136,8 +143,9 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         if self._ended:
             raise ResetNeeded("the episode has ended: call reset() before step()")
         act = checked_action(action)
+        self._before = self._state, np.array([act])
         self._state = self._state.step(
-            np.array([act]), temperature=self.temperature, steps=self.decoding_steps, generator=self._generator
+            self._before[1], temperature=self.temperature, steps=self.decoding_steps, generator=self._generator
         )
         outcome = int(self._state.sampled_outcomes[0])
         reward = success_reward(len(recorder) + 1, self.max_steps) if outcome == Outcome.SUCCESS else 0.0
@@ -153,6 +161,19 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         if self.render_mode == "human":
             self._show()
         return observation, reward, terminated, truncated, step_info(self._state, 0, recorder)
+
+    def cell_probabilities(self) -> np.ndarray:
+        """What each cell of the present view might have held, as predicted before any cell was decided on: a pass of
+        the network. A view that no step led to (real or dreamt) is as it is.
+
+        Returns:
+            (7, 7, 11, 6, 4) float32, ``[column, row, object, colour, state]`` by MiniGrid's ids; each cell's sum to 1.
+        """
+        self._running()
+        if self._before is None:
+            return certain(self._state.images)[0]
+        state, action = self._before
+        return state.cell_probabilities(action)[0]
 
     def render(self) -> np.ndarray | None:
         """The imagined view as (224, 224, 3) uint8, uncertain cells faded; in ``human`` mode it is shown instead."""

@@ -19,6 +19,7 @@ from wmtoolkit.envs.checkpoints import load_world_model, warn_of_unknown_level
 from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.imagination import RENDER_FPS, check_options, checked_action, step_info, success_reward
 from wmtoolkit.envs.lanes import lane_seeds
+from wmtoolkit.envs.probabilities import certain
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
 from wmtoolkit.envs.starts import Opening, Starts, begin, recordings
@@ -33,6 +34,7 @@ class Snapshot:
     """Everything that decides how the lanes of an ``ImaginationVectorEnv`` go on; see ``save`` there."""
 
     state: RolloutState
+    before: tuple[RolloutState, np.ndarray] | None
     missions: tuple[str, ...]
     steps: np.ndarray
     elapsed: np.ndarray
@@ -44,7 +46,8 @@ class Snapshot:
 
 class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
     """``ImaginationEnv`` in n lanes, all in one batch: a step passes twice through the network (what has been seen,
-    then the frame to come; this once for each of ``decoding_steps``), however many lanes there are.
+    then the frame to come; this once for each of ``decoding_steps``), however many lanes there are; up to four lanes
+    that decode in one round take one pass for both.
 
     Lane i reset with seed s goes as a single environment reset with seed s + i: no lane attends to another and each has
     random streams of its own. Batches of other sizes are computed with other roundings, though: in ``float32`` they
@@ -53,7 +56,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
 
     Args:
         num_envs: number of lanes.
-        level, checkpoint, start, dataset, temperature, decoding_steps, max_steps, device, precision: as for
+        level, checkpoint, start, dataset, temperature, decoding_steps, memory, max_steps, device, precision: as for
             ``ImaginationEnv``.
         max_episode_steps: truncates an episode after so many imagined steps, whatever ``max_steps`` says.
         autoreset_mode: ``AutoresetMode.SAME_STEP`` (a finished lane starts anew within the step; its last observation
@@ -77,6 +80,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         dataset: str | os.PathLike[str] | Sequence[Trajectory] | None = None,
         temperature: float = 0.0,
         decoding_steps: int = 1,
+        memory: int | None = None,
         max_steps: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
@@ -95,6 +99,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
+        self.memory = self.world_model.network.world.checked_memory(memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.max_episode_steps = max_episode_steps
@@ -109,6 +114,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self._rngs: list[np.random.Generator] = []
         self._generators = [torch.Generator() for _ in range(num_envs)]
         self._state: RolloutState | None = None
+        self._before: tuple[RolloutState, np.ndarray] | None = None
         self._missions = [""] * num_envs
         self._recorders: list[Recorder] = []
         self._steps = np.zeros(num_envs, dtype=np.int64)
@@ -157,6 +163,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         if len(actions) != self.num_envs:
             raise ValueError(f"{len(actions)} actions were given for {self.num_envs} lanes")
         acts = np.array([checked_action(action) for action in actions])
+        self._before = state, acts
         self._state = state.step(
             acts,
             temperature=self.temperature,
@@ -195,13 +202,13 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         )
         counts = (self._steps.copy(), self._elapsed.copy(), self._limits.copy(), self._ended.copy())
         recorders = tuple(recorder.fork() for recorder in self._recorders)
-        return Snapshot(state, tuple(self._missions), *counts, recorders, streams)
+        return Snapshot(state, self._before, tuple(self._missions), *counts, recorders, streams)
 
     def restore(self, snapshot: Snapshot) -> dict[str, Any]:
         """Go back to a ``save`` of this environment; returns the observations of then."""
         if len(snapshot.missions) != self.num_envs:
             raise ValueError(f"the snapshot has {len(snapshot.missions)} lanes, the environment {self.num_envs}")
-        self._state, self._missions = snapshot.state, list(snapshot.missions)
+        self._state, self._before, self._missions = snapshot.state, snapshot.before, list(snapshot.missions)
         self._steps, self._elapsed = snapshot.steps.copy(), snapshot.elapsed.copy()
         self._limits, self._ended = snapshot.limits.copy(), snapshot.ended.copy()
         self._recorders = [recorder.fork() for recorder in snapshot.recorders]
@@ -210,6 +217,15 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             self._generators[lane].set_state(generator)
             self.starts[lane].level.np_random.bit_generator.state = level
         return self._observation()
+
+    def cell_probabilities(self) -> np.ndarray:
+        """``ImaginationEnv.cell_probabilities`` of every lane, (n, 7, 7, 11, 6, 4) float32, in one pass."""
+        known = certain(self._running().images)
+        if self._before is None:
+            return known
+        state, actions = self._before
+        imagined = (self._elapsed > 0)[:, None, None, None, None, None]
+        return np.where(imagined, state.cell_probabilities(actions), known)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture a lane, (224, 224, 3) uint8, uncertain cells faded."""
@@ -234,7 +250,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             rng, generator = self._rngs[lane], self._generators[lane]
             generator.manual_seed(int(rng.integers(2**63)))
             openings.append(given.get(int(lane)) or self.starts[lane].draw(seeds[lane], rng))
-        fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes])
+        fresh, histories = begin(self.world_model, openings, [self._generators[lane] for lane in lanes], self.memory)
         self._state = fresh if len(lanes) == self.num_envs else self._running().replace(lanes, fresh)
         self._recorders = self._recorders or [Recorder(history) for history in histories]
         for lane, opening, history in zip(lanes, openings, histories, strict=True):

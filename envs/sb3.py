@@ -32,7 +32,7 @@ except ImportError:
     raise UserError("Stable-Baselines3 is not installed: pip install 'wmtoolkit[sb3]'") from None
 
 
-IMAGINATION_ONLY = ("temperature", "decoding_steps", "start", "dataset", "device", "precision")
+IMAGINATION_ONLY = ("temperature", "decoding_steps", "memory", "start", "dataset", "device", "precision")
 """Options of ``ImaginationVectorEnv`` that mean nothing to a real level."""
 
 

@@ -134,15 +134,21 @@ class Starts:
 
 
 def begin(
-    world_model: AnyOrderWorldModel, openings: Sequence[Opening], generators: Sequence[torch.Generator]
+    world_model: AnyOrderWorldModel,
+    openings: Sequence[Opening],
+    generators: Sequence[torch.Generator],
+    memory: int | None = None,
 ) -> tuple[RolloutState, list[Trajectory]]:
-    """The state of the world model at n beginnings, and their histories; dreams are dreamt with n generators."""
+    """The state of the world model at n beginnings, and their histories; dreams are dreamt with n generators.
+
+    ``memory``: how much of the past the model is shown, see ``WorldConfig.checked_memory``.
+    """
     dreams = [lane for lane, opening in enumerate(openings) if opening.history is None]
     known = [opening.history for opening in openings if opening.history is not None]
-    states = [world_model.rollout_state(known)] if known else []
+    states = [world_model.rollout_state(known, memory=memory)] if known else []
     if dreams:
         missions = [openings[lane].mission for lane in dreams]
-        states.append(world_model.dream(missions, generator=[generators[lane] for lane in dreams]))
+        states.append(world_model.dream(missions, generator=[generators[lane] for lane in dreams], memory=memory))
     order = [lane for lane, opening in enumerate(openings) if opening.history is not None] + dreams
     state = states[0] if len(states) == 1 else RolloutState.cat(states).select(np.argsort(order))
     histories = []

@@ -54,11 +54,18 @@ def test_imagination_is_measured_beside_the_real_level():
     found = {(row["comparison"], row["variant"]): row for row in rows}
     assert set(found) == {
         *(("imagination", name) for name in ("1 lanes", "4 lanes", "real level")),
-        *(("32 steps of history", name) for name in ("whole history anew", "memory and cache")),
+        *(("32 steps of history", name) for name in ("whole history anew", "newest frame and memory")),
+        *(
+            (f"cache, 32 steps, 4 rounds{of}", name)
+            for of in ("", " of 7 actions")
+            for name in ("context anew in each pass", "cached context")
+        ),
     }
     assert all(row["per_second"] > 0 and row["unit"] == "steps" for row in rows)
     assert "target" not in found["imagination", "1 lanes"]
-    assert found["32 steps of history", "memory and cache"]["target"] == 3
+    assert found["32 steps of history", "newest frame and memory"]["target"] == 3
+    assert found["cache, 32 steps, 4 rounds", "cached context"]["target"] == 3
+    assert found["imagination", "4 lanes"]["rate_target"] == 1000
 
 
 def test_an_unknown_part_or_clock_is_named():

@@ -159,13 +159,14 @@ class LLaDA2MoeLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         past_key_values: BlockCache | None,
         keep: int | None = None,
+        prefix: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]:
         normed = self.input_layernorm(hidden)
         if keep == 0:
             if past_key_values is not None:
                 self.attention.remember(normed, rotary, past_key_values)
             return hidden[:, :0], None, None
-        attended, weights = self.attention(normed, rotary, attention_mask, past_key_values, keep)
+        attended, weights = self.attention(normed, rotary, attention_mask, past_key_values, keep, prefix)
         hidden = (hidden if keep is None else hidden[:, -keep:]) + attended
         mixed = self.mlp(self.post_attention_layernorm(hidden))
         routing = None
@@ -234,6 +235,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         output_router_logits: bool | None = None,
         output_attentions: bool | None = None,
         keep: int | None = None,
+        prefix: int = 0,
     ) -> MoeModelOutputWithPast:
         """Run the network.
 
@@ -244,6 +246,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
             past_key_values: a ``BlockCache`` of earlier blocks; the mask's keys then cover cache and input.
             keep: only the last so many tokens are wanted: the last layer computes no others, beyond their keys and
                 values; 0 for a pass that only fills the cache.
+            prefix: the first so many tokens see none of those behind them, as the mask must say too: it is left out of
+                the arithmetic. Not with a cache.
             use_cache: start a ``BlockCache`` if none is given. Sound only under a block-causal mask.
 
         Returns:
@@ -259,6 +263,8 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         if position_ids is None:
             start = past_key_values.position if past_key_values is not None else 0
             position_ids = torch.arange(start, start + inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        if prefix and past_key_values is not None:
+            raise ValueError("prefix is for a pass without a cache, whose tokens are a prefix already")
         mask = additive_mask(attention_mask, inputs_embeds.dtype)
         rotary = self.rotary_emb(position_ids, inputs_embeds.dtype)
         if output_router_logits is None:
@@ -275,7 +281,7 @@ class LLaDA2MoeModel(LLaDA2MoePreTrainedModel):
         for layer in self.layers:
             all_hidden.append(hidden)
             last = layer is self.layers[-1]
-            hidden, weights, routing = layer(hidden, rotary, mask, past_key_values, keep if last else None)
+            hidden, weights, routing = layer(hidden, rotary, mask, past_key_values, keep if last else None, prefix)
             all_weights.append(weights)
             if routing is not None:
                 all_routing.append(routing)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 
+from wmtoolkit.errors import UserError
 from wmtoolkit.world.tokenizer import BLOCK
 
 BEYOND_LLADA2 = (
@@ -71,6 +73,23 @@ class WorldConfig:
             raise ValueError("world: memory needs egomotion: true (a remembered cell is told by its coordinates)")
         if self.expectation and not self.memory:
             raise ValueError("world: expectation needs memory above 0; set expectation: false as well")
+
+    def checked_memory(self, memory: int | None) -> int:
+        """How much of the past imagination may be shown.
+
+        Args:
+            memory: number of remembered cells (of frames before the newest, for a model without a memory of cells), at
+                most what the model was trained with; None: all of that; 0: the newest frame alone.
+
+        Raises:
+            UserError: for another value.
+        """
+        most, what = (self.memory, "remembered cells") if self.memory else (self.recent - 1, "frames before the newest")
+        if memory is None:
+            return most
+        if isinstance(memory, bool) or not isinstance(memory, numbers.Integral) or not 0 <= memory <= most:
+            raise UserError(f"memory must be a whole number of {what} in 0..{most}, or None for all, not {memory!r}")
+        return int(memory)
 
     @property
     def block_length(self) -> int:

@@ -48,11 +48,12 @@ def block_log_probs(network: WorldNetwork, hidden: torch.Tensor, ids: np.ndarray
         (-1, (n, 49, 264)) over ``network.completions``.
     """
     scored: list[tuple[int, torch.Tensor]] = []
+    table = network.output_table()
     for slot, kind in _KINDS:
-        scored.append((kind.start, network.logits(hidden[:, slot : slot + 1], kind).log_softmax(-1)))
+        scored.append((kind.start, network.logits(hidden[:, slot : slot + 1], kind, table).log_softmax(-1)))
     given = torch.as_tensor(ids[:, FIRST_CELL:], device=hidden.device)
     masked = torch.where(given >= _TOKENIZER.cells.start, given, _TOKENIZER.masked_cell)
-    cells = network.cell_logits(hidden[:, FIRST_CELL:].flatten(0, 1), masked.flatten())
+    cells = network.cell_logits(hidden[:, FIRST_CELL:].flatten(0, 1), masked.flatten(), table)
     scored.append((-1, cells.log_softmax(-1).view(*given.shape, -1)))
     return scored
 

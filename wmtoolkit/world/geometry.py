@@ -154,6 +154,15 @@ class LastSeen:
         ids = self.cells.reshape(len(best), -1)[lane, best].astype(np.int64)
         return ids, times, position[:, None] + near
 
+    def limited(self, position: np.ndarray, direction: np.ndarray, before: np.ndarray, count: int) -> LastSeen:
+        """Only the sightings made at ``before`` or later, and ``count`` of those before; arguments as ``recall``'s."""
+        _, times, world = self.recall(position, direction, before, count)
+        kept = np.where(self.times < np.asarray(before)[:, None, None], -1, self.times)
+        lane, place = np.nonzero(times >= 0)
+        x, y = (world[lane, place] % SPAN).T
+        kept[lane, x, y] = times[lane, place]
+        return LastSeen(self.cells, kept)
+
     def copy(self) -> LastSeen:
         """A copy of all lanes."""
         return LastSeen(self.cells.copy(), self.times.copy())

@@ -202,10 +202,24 @@ class AnyOrderWorldModel:
         """
         return nll(self.network, trajectories, samples=samples, seed=seed)
 
-    def rollout_state(self, histories: Sequence[Trajectory]) -> RolloutState:
-        """A batched, cached state that can step, branch and re-order: planners live on it."""
-        return RolloutState.start(self.network, histories)
+    def rollout_state(self, histories: Sequence[Trajectory], *, memory: int | None = None) -> RolloutState:
+        """A batched, cached state that can step, branch and re-order: planners live on it.
 
-    def dream(self, missions: Sequence[str], *, generator: Generators = None, temperature: float = 1.0) -> RolloutState:
-        """States that start from a first observation drawn from the model itself, one a mission."""
-        return RolloutState.dream(self.network, missions, temperature=temperature, generator=generator)
+        Args:
+            memory: how much of the past it is shown, see ``WorldConfig.checked_memory``.
+        """
+        return RolloutState.start(self.network, histories, memory=memory)
+
+    def dream(
+        self,
+        missions: Sequence[str],
+        *,
+        generator: Generators = None,
+        temperature: float = 1.0,
+        memory: int | None = None,
+    ) -> RolloutState:
+        """States that start from a first observation drawn from the model itself, one a mission.
+
+        ``memory``: as of ``rollout_state``.
+        """
+        return RolloutState.dream(self.network, missions, temperature=temperature, generator=generator, memory=memory)

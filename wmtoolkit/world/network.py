@@ -176,8 +176,12 @@ class WorldNetwork(nn.Module):
         past_key_values: BlockCache | None = None,
         *,
         keep: int | None = None,
+        prefix: int = 0,
     ) -> torch.Tensor:
-        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``), or of their last ``keep`` tokens."""
+        """Hidden states (B, S, H) of a batch of sequences (``Tokens.tensors``), or of their last ``keep`` tokens.
+
+        ``prefix``: see ``LLaDA2MoeModel.forward``.
+        """
         embedded, positions = self.embed(tokens)
         fast = self.bf16_inference and not torch.is_grad_enabled()
         with torch.autocast(
@@ -189,27 +193,31 @@ class WorldNetwork(nn.Module):
                 position_ids=positions,
                 past_key_values=past_key_values,
                 keep=keep,
+                prefix=prefix,
             ).last_hidden_state.float()
 
-    def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def cell_logits(self, hidden: torch.Tensor, ids: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """Scores of the fully specified cells that agree with what is visible of each.
 
         Args:
             hidden: (n, H); ids: (n,) the (partly) masked cells as given to the network.
+            table: ``output_table()``, if it is at hand.
 
         Returns:
             (n, 264) float32 over ``completions``, -inf where a completion contradicts a visible attribute.
         """
-        logits = (hidden @ self.output_table()[self.completions.to(hidden.device)].T.to(hidden.dtype)).float()
+        table = self.output_table() if table is None else table
+        logits = (hidden @ table[self.completions.to(hidden.device)].T.to(hidden.dtype)).float()
         return logits.masked_fill(~self._agreeing[ids - self.tokenizer.cells.start], float("-inf"))
 
     def completion_index(self, ids: torch.Tensor) -> torch.Tensor:
         """Place (n,) of fully specified cell ids (n,) among ``completions``."""
         return self._places[ids - self.tokenizer.cells.start]
 
-    def logits(self, hidden: torch.Tensor, kind: range) -> torch.Tensor:
-        """Scores (..., len(kind)) float32 of the tokens of one kind, e.g. ``tokenizer.actions``."""
-        return (hidden @ self.output_table()[kind.start : kind.stop].T.to(hidden.dtype)).float()
+    def logits(self, hidden: torch.Tensor, kind: range, table: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (..., len(kind)) float32 of the tokens of one kind, e.g. ``tokenizer.actions``; ``table`` as above."""
+        table = self.output_table() if table is None else table
+        return (hidden @ table[kind.start : kind.stop].T.to(hidden.dtype)).float()
 
 
 def _composition(tokenizer: WorldTokenizer) -> np.ndarray:

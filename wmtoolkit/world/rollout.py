@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +10,27 @@ import torch
 
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.decoding import Filled, fill
+from wmtoolkit.world.decoding import Filled, block_log_probs, fill
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import (
+    ACTION,
+    ATTRIBUTES,
+    BEHAVIOUR,
+    BLOCK,
+    DIRECTION,
+    FIRST_CELL,
+    OUTCOME,
+    WorldTokenizer,
+)
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 from wmtoolkit.world.windows import attention, context_copy
 
 _TOKENIZER = WorldTokenizer()
+FEW = 4
+"""Up to so many lanes, a step that is asked once takes one pass over context and block. More lanes take two: what they
+save in calls they would lose to larger temporary arrays."""
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -46,10 +58,12 @@ class RolloutState:
         valid: np.ndarray,
         start: np.ndarray,
         seen: geometry.LastSeen | None,
+        memory: int,
         filled: Filled | None = None,
         total_log_prob: np.ndarray | None = None,
     ) -> None:
         self._network = network
+        self._memory = memory
         self._mission, self._ids, self._time = mission, ids, time
         self._position, self._heading, self._valid = position, heading, valid
         self._start = start * network.world.start_heading
@@ -77,8 +91,11 @@ class RolloutState:
         return len(self._ids)
 
     @classmethod
-    def start(cls, network: WorldNetwork, histories: Sequence[Trajectory]) -> RolloutState:
-        """One lane a history; each has at least one observation."""
+    def start(
+        cls, network: WorldNetwork, histories: Sequence[Trajectory], *, memory: int | None = None
+    ) -> RolloutState:
+        """One lane a history; each has at least one observation. ``memory``: see ``WorldConfig.checked_memory``."""
+        memory = network.world.checked_memory(memory)
         recent, lanes = network.world.recent, len(histories)
         mission = np.stack([_TOKENIZER.mission_block(history.mission, "bot") for history in histories])
         ids = np.full((lanes, recent, BLOCK), _TOKENIZER.pad)
@@ -98,7 +115,7 @@ class RolloutState:
                 count = len(blocks)
                 note_blocks(seen, np.full(count, lane), blocks, path, history.directions, np.arange(count) + 1)
         first = np.array([history.directions[0] for history in histories], dtype=np.int64)
-        return cls(network, mission, ids, time, position, heading, valid, first, seen)
+        return cls(network, mission, ids, time, position, heading, valid, first, seen, memory)
 
     @classmethod
     @torch.inference_mode()
@@ -110,8 +127,12 @@ class RolloutState:
         temperature: float = 1.0,
         steps: int = 16,
         generator: Generators = None,
+        memory: int | None = None,
     ) -> RolloutState:
-        """One lane a mission, whose first observation is drawn from the model in ``steps`` rounds."""
+        """One lane a mission, whose first observation is drawn from the model in ``steps`` rounds.
+
+        ``memory``, of what follows: see ``WorldConfig.checked_memory``.
+        """
         recent, lanes = network.world.recent, len(missions)
         mission = np.stack([_TOKENIZER.mission_block(text, "bot") for text in missions])
         nothing = np.zeros((lanes, recent), np.int64)
@@ -126,6 +147,7 @@ class RolloutState:
             np.zeros((lanes, recent), bool),
             np.zeros(lanes, np.int64),
             geometry.LastSeen.empty(lanes) if network.world.memory else None,
+            network.world.checked_memory(memory),
         )
         block = np.full((lanes, BLOCK), _TOKENIZER.mask)
         block[:, ACTION] = _TOKENIZER.bos
@@ -159,6 +181,31 @@ class RolloutState:
             steps: 1 fills all tokens at once; n fills them in n rounds, the most confident first.
             generator: for drawing; one, or a list of B so that lanes do not depend on their neighbours.
         """
+        block, hidden, where = self._question(actions)
+        if steps > 1 or len(self) > FEW:
+            self._encode_context()
+        filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
+        return self._followed(filled, *where)
+
+    @torch.inference_mode()
+    def cell_probabilities(self, actions: np.ndarray | Sequence[int]) -> np.ndarray:
+        """What each cell of the next view may hold after ``actions`` (B,), before any of them is decided on.
+
+        Returns:
+            (B, 7, 7, 11, 6, 4) float32, ``[lane, column, row, object, colour, state]`` by MiniGrid's ids; each cell's
+            sum to 1. ``p[0, 3, 5, grid.DOOR].sum()`` is the probability of a door in front of lane 0's agent.
+        """
+        block, hidden, _ = self._question(actions)
+        if len(self) > FEW:
+            self._encode_context()
+        _, cells = block_log_probs(self._network, hidden(block), block)[-1]
+        return cells.exp().view(len(self), grid.VIEW, grid.VIEW, *ATTRIBUTES).numpy(force=True)
+
+    def _question(
+        self, actions: np.ndarray | Sequence[int]
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What comes after ``actions``: its block (B, 52), masked but for the action; what gives the hidden states of
+        such blocks; and its time, position and heading."""
         actions = np.asarray(actions, dtype=np.int64)
         if actions.shape != (len(self),) or actions.min() < 0 or actions.max() >= len(grid.ACTIONS):
             raise ValueError(f"actions must be {len(self)} integers in 0..{len(grid.ACTIONS) - 1}, not {actions}")
@@ -166,17 +213,16 @@ class RolloutState:
         block[:, ACTION] = _TOKENIZER.actions.start + actions
         block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
         position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
-        self._encode_context()
         time = self._time[:, -1] + 1
+        shown = self._shown() if self._network.world.expectation else None
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
-            if self._network.world.expectation and self._seen is not None:
-                expected = expected_view(self._seen, self._ids[:, -1], ids, position, heading, known)[:, None]
+            if shown is not None:
+                expected = expected_view(shown, self._ids[:, -1], ids, position, heading, known)[:, None]
             return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known, expected=expected))
 
-        filled = fill(self._network, block, hidden, temperature=temperature, steps=steps, generator=generator)
-        return self._followed(filled, time, position, heading)
+        return block, hidden, (time, position, heading)
 
     @torch.inference_mode()
     def policy(self) -> np.ndarray:
@@ -213,6 +259,8 @@ class RolloutState:
     @staticmethod
     def cat(states: Sequence[RolloutState]) -> RolloutState:
         """The lanes of several states of one model in one state, in order. If any is encoded, all are."""
+        if len({state._memory for state in states}) > 1:
+            raise ValueError("states that are shown differently much of the past cannot be lanes of one state")
         joint = object.__new__(RolloutState)
         joint.__dict__.update(states[0].__dict__)
         for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "_start", "images", "directions"):
@@ -260,6 +308,7 @@ class RolloutState:
             shifted(self._valid, np.ones(len(self), bool)),
             self._start,
             seen,
+            self._memory,
             filled,
             self.total_log_prob + filled.log_probs.sum(axis=1),
         )
@@ -269,16 +318,24 @@ class RolloutState:
         and which of them (B, S) are there."""
         if self._cache is not None and self._cached is not None:
             return self._cache, self._cached
+        tokens, allowed = self._context()
+        cache = BlockCache()
+        device = self._network.device
+        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
+        cache.writing = False
+        self._cache, self._cached = cache, tokens.valid
+        return cache, tokens.valid
+
+    def _context(self) -> tuple[Tokens, np.ndarray]:
+        """Mission, memory and kept frames as S tokens, and which of them (B, 1, S, S) each attends to."""
         context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
             # What is not in the newest frame is remembered: the frames before it are not needed.
-            remembered = self._seen.recall(
-                self._position[:, -1], self._heading[:, -1], self._time[:, -1], self._network.world.memory, multiple=8
-            )
+            remembered = self._seen.recall(*self._now(), self._memory, multiple=8)
             context = joined(context, memory_tokens(*remembered))
             frames = slice(-1, None)
         else:
-            frames = slice(None)
+            frames = slice(-1 - self._memory, None)
         kept = self._ids[:, frames]
         tokens = self._frames(
             kept,
@@ -290,13 +347,18 @@ class RolloutState:
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
-        tokens = joined(context, tokens).turned(self._start)
-        cache = BlockCache()
-        device = self._network.device
-        self._network(tokens.tensors(device), torch.as_tensor(allowed, device=device), cache, keep=0)
-        cache.writing = False
-        self._cache, self._cached = cache, tokens.valid
-        return cache, tokens.valid
+        return joined(context, tokens).turned(self._start), allowed
+
+    def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
+        return self._position[:, -1], self._heading[:, -1], self._time[:, -1]
+
+    def _shown(self) -> geometry.LastSeen:
+        """What may be expected to be seen again: all sightings, as in training, unless memory is limited."""
+        assert self._seen is not None
+        if self._memory == self._network.world.memory:
+            return self._seen
+        return self._seen.limited(*self._now(), self._memory)
 
     def _frames(
         self,
@@ -316,11 +378,21 @@ class RolloutState:
         return frame_tokens(ids, time, position, heading, known, valid, expected)
 
     def _decode(self, tokens: Tokens) -> torch.Tensor:
-        """Hidden states (B, S, H) of one block, or of a lone action, behind the cached context."""
-        assert self._cached is not None
-        valid = np.concatenate([self._cached, tokens.valid], axis=1)
-        valid[:, BEHAVIOUR] &= tokens.length == 1  # see windows.context_copy
-        device = self._network.device
-        mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, tokens.length, -1)
-        tokens = replace(tokens.turned(self._start), words=self._mission)
-        return self._network(tokens.tensors(device), mask, self._cache)
+        """Hidden states (B, S, H) of one block, or of a lone action, behind the context: what is cached of it, or in
+        one pass with it, which is not kept then."""
+        device, new = self._network.device, tokens.length
+        tokens = tokens.turned(self._start)
+        if self._cache is None or self._cached is None:
+            context, allowed = self._context()
+            before = context.valid
+        else:
+            before = self._cached
+        valid = np.concatenate([before, tokens.valid], axis=1)
+        valid[:, BEHAVIOUR] &= new == 1  # see windows.context_copy
+        if self._cache is not None:
+            mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, new, -1)
+            return self._network(replace(tokens, words=self._mission).tensors(device), mask, self._cache)
+        allowed = np.pad(allowed, ((0, 0), (0, 0), (0, new), (0, new)))
+        allowed[:, :, -new:] = valid[:, None, None]
+        mask = torch.as_tensor(allowed, device=device)
+        return self._network(joined(context, tokens).tensors(device), mask, keep=new, prefix=context.length)
