@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.planner import Candidate, Planner
@@ -90,7 +90,7 @@ class InfillAgent(Planner):
 
     def _infilled(self, graph: SearchGraph) -> list[Plan]:
         """Plans of all lengths, in as many rounds as the budget allows; one pass is left to check them."""
-        steps = max((n for n in range(1, self._steps + 1) if graph.meter.room_for(n + 1)), default=0)
+        steps = max((n for n in range(1, self._steps + 1) if graph.meter.room_for(n + IMAGINE)), default=0)
         horizons = (self._horizons * self._samples)[: graph.meter.nodes_left(self.budget.max_nodes) // 2]
         if not steps or not horizons:
             return []
@@ -102,7 +102,7 @@ class InfillAgent(Planner):
             temperature=self._temperature if self._samples > 1 else 0.0,
             generator=torch.Generator().manual_seed(int(self._rng.integers(2**62))),
         )
-        graph.meter.add(steps, len(horizons))
+        graph.meter.nodes += len(horizons)
         return plans
 
     def _rolled_out(self, graph: SearchGraph, plans: Sequence[Plan]) -> list[int]:
@@ -112,7 +112,7 @@ class InfillAgent(Planner):
         """
         ends = [0] * len(plans)
         for step in range(max((len(plan.actions) for plan in plans), default=0)):
-            if not graph.meter.room_for(1):
+            if not graph.meter.room_for(IMAGINE):
                 break
             taken = [
                 (row, (ends[row], int(plan.actions[step])))

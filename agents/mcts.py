@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
@@ -81,7 +81,7 @@ class MCTSAgent(Planner):
         self._generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
         self._open_nodes([0])
         left = self._settle + 1
-        while left and graph.meter.room_for(1):
+        while left and graph.meter.room_for(IMAGINE):
             simulations = [self._simulate() for _ in range(min(self._leaves, graph.meter.nodes_left(self._leaves)))]
             before = len(graph)
             self._imagine(simulations)
@@ -159,7 +159,7 @@ class MCTSAgent(Planner):
             edge.outcomes = edge.outcomes or [child]
             simulation.nodes.append(child)
         drawn = [s for s in wanting if len(s.nodes) == len(s.pairs)]
-        if drawn and self._graph.meter.room_for(1):
+        if drawn and self._graph.meter.room_for(IMAGINE):
             pairs = [simulation.pairs[-1] for simulation in drawn]
             for simulation, child in zip(drawn, self._graph.draw(pairs, self._generator), strict=True):
                 self._edge(simulation).outcomes.append(child)

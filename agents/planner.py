@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.budget import IMAGINE, Budget, Meter
 from wmtoolkit.agents.exploration import Views, exploration_path, revisiting_path
 from wmtoolkit.agents.false_goals import FalseGoals
 from wmtoolkit.agents.frontier import Frontier
@@ -119,7 +119,7 @@ class Planner(ABC):
         self._known: np.ndarray | None = None
 
     def act(self, observation: Observation) -> int:
-        meter = Meter(self.budget)
+        meter = Meter(self.budget, self._world_model)
         self._history = remembered(self._history, None if self._last is None else self._last.action, observation)
         if self._seen is None or self._last is None:
             self._seen = SeenMap(observation)
@@ -192,7 +192,7 @@ class Planner(ABC):
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         """Make a new plan of at least one step; returns what people may want to see of the search."""
         root = self._world_model.rollout_state([history])
-        meter.add(1, 1)
+        meter.nodes += 1
         graph = SearchGraph(root, seen, meter, self._actions, self._false_goals.cover)
         candidates = list(self._grow(graph))
         if len(graph) == 1:
@@ -219,7 +219,7 @@ class Planner(ABC):
         """Imagine outwards to a goal and as far beyond it as it is doubtful; or to the horizon if that shows anything
         new; or as far as can be."""
         views, dearest = Views.of_new_cells(graph), np.inf
-        while frontier.next_cost < dearest and graph.meter.room_for(1):
+        while frontier.next_cost < dearest and graph.meter.room_for(IMAGINE):
             if frontier.next_cost > horizon and any(views.masks()):
                 return
             for node in frontier.expand(graph.meter.nodes_left(batch), slack):

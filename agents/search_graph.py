@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import Meter
+from wmtoolkit.agents.budget import ASK, IMAGINE, Meter
 from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.world import grid
@@ -93,7 +93,7 @@ class SearchGraph:
         root: a state of one lane.
         seen: where the agent stands.
         actions: the actions to try.
-        meter: told of every forward pass; asked before those for the policy.
+        meter: told of every node; asked before a pass for the policy.
         refuted: whether a predicted success is known to be false: the episode goes on there.
     """
 
@@ -172,10 +172,9 @@ class SearchGraph:
         Even where there is no room for a pass to ask and another to make use of it.
         """
         new = [node for node in dict.fromkeys(nodes) if self.nodes[node].policy is None]
-        if new and self.meter.room_for(2):
+        if new and self.meter.room_for(ASK + IMAGINE):
             asked = _branched([self.nodes[node] for node in new])
             policy = asked.policy()
-            self.meter.add(1, 0)
             for row, node in enumerate(new):
                 # what the pass has encoded of the situation serves again when it is stepped from
                 self.nodes[node].state, self.nodes[node].row = asked, row
@@ -233,7 +232,7 @@ class SearchGraph:
 
     def _stepped(self, pairs: Sequence[Pair], **options: Any) -> RolloutState:
         parents = [self.nodes[node] for node, _ in pairs]
-        self.meter.add(1, len(pairs))
+        self.meter.nodes += len(pairs)
         return _branched(parents).step(np.array([action for _, action in pairs]), **options)
 
     def _add(self, parent_index: int, action: int, state: RolloutState, row: int, drawn: bool = False) -> int:

@@ -56,8 +56,9 @@ def room():
     env = make_level("BabyAI-GoToRedBallGrey-v0")
     observation = reset_level(env, 900002)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
+    model = SimulatorWorldModel(env, sees_hidden=False)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000), model), actions=MOVES)
     frontier = Frontier(graph)
     while frontier.next_cost < np.inf:
         frontier.expand(64)
@@ -94,8 +95,9 @@ def test_what_is_farther_than_it_looks_ahead_is_found():
     env = make_level("MiniGrid-Empty-16x16-v0")
     observation = reset_level(env, 0)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000), model), actions=MOVES)
     frontier = Frontier(graph)
     while frontier.next_cost < np.inf:
         frontier.expand(64)

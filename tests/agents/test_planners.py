@@ -96,6 +96,10 @@ class Liar:
     def __init__(self, model, kind=None):
         self.model, self.kind = model, kind or LyingState
 
+    @property
+    def forward_passes(self):
+        return self.model.forward_passes
+
     def rollout_state(self, histories):
         return self.kind(self.model.rollout_state(histories))
 
@@ -196,8 +200,9 @@ def test_a_drop_speaks_for_drops_beside_less():
     env = make_level(level)
     observation = reset_level(env, 0)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10, 1e9, 10)))
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10, 1e9, 10), model))
     ball, box, key = (6, 0, 0), (7, 1, 0), (5, 2, 0)
     x, y, heading = *seen.position, seen.direction
     front = ahead((x, y, heading))
@@ -361,6 +366,21 @@ def test_mcts_draws_what_it_might_see_and_never_counts_on_it():
         assert {cell[0] for _, _, cell in node.key[4]} <= {grid.OBJECTS.index(name) for name in ("key", "ball", "box")}
     assert not thought[4]["goal"]
     assert all(not node.key[4] for node in thought[4]["plan_nodes"])
+
+
+@pytest.mark.parametrize("name", ["policy", *PLANNERS])
+def test_forward_passes_are_calls_of_the_network(world_model, name):
+    """What encodes a context, asks the policy, imagines a step or fills in a plan: all of it, and nothing else."""
+    calls = []
+    hook = world_model.network.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        env = make_level("BabyAI-GoToLocal-v0", max_steps=3)
+        budget = {} if name == "policy" else {"max_nodes": 30, "max_forward_passes": 12, **UNHURRIED}
+        _, _, log = play(make_agent(name, world_model=world_model, **budget), env, 900_000)
+    finally:
+        hook.remove()
+    assert sum(decision["forward_passes"] for decision in log) == len(calls) > 0
+    assert all(decision["forward_passes"] <= 12 for decision in log)
 
 
 def test_infilling_takes_fewer_passes_than_searching():

@@ -102,10 +102,11 @@ def test_a_bot_that_runs_in_circles_raises_instead_of_hanging():
 
 def test_the_policy_agent_takes_the_likeliest_action_or_samples():
     class Fixed:
-        histories = ()
+        histories, forward_passes = (), 0
 
         def policy(self, histories):
             self.histories = histories
+            self.forward_passes += 1
             return np.array([[0.1, 0.5, 0.4, 0, 0, 0, 0]], np.float32)
 
     observation = {"image": np.zeros((7, 7, 3), np.uint8), "direction": 0, "mission": "go to the red ball"}

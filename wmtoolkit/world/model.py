@@ -105,6 +105,11 @@ class AnyOrderWorldModel:
         """Levels the model was trained on."""
         return list(self.facts.get("levels", []))
 
+    @property
+    def forward_passes(self) -> int:
+        """Passes of the network so far: a context encoded, a step imagined, a policy asked, a round of filling."""
+        return self.network.forward_passes
+
     # Queries
 
     def complete(
