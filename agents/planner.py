@@ -14,7 +14,7 @@ from wmtoolkit.agents.budget import IMAGINE, Budget, Meter
 from wmtoolkit.agents.exploration import Views, exploration_path, revisiting_path
 from wmtoolkit.agents.false_goals import FalseGoals
 from wmtoolkit.agents.frontier import Frontier
-from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
+from wmtoolkit.agents.protocol import Observation, RolloutState, WorldModel, remembered
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.errors import UserError
@@ -116,6 +116,7 @@ class Planner(ABC):
         self._fruitless = 0
         self._false_goals = FalseGoals()
         self._planned_in: SearchGraph | None = None
+        self._came_true = False
         self._known: np.ndarray | None = None
 
     def act(self, observation: Observation) -> int:
@@ -147,6 +148,11 @@ class Planner(ABC):
         }
         return self._last.action
 
+    def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
+        """The graph that a search starts from."""
+        assert self._seen is not None
+        return SearchGraph(root, self._seen, meter, self._actions, self._false_goals.cover)
+
     @abstractmethod
     def _grow(self, graph: SearchGraph) -> Sequence[Candidate]:
         """Imagine, starting at the root, until a goal is found, the budget is spent or nothing is left.
@@ -159,11 +165,12 @@ class Planner(ABC):
         """Whether to plan again, and why, or why not; notes a false goal."""
         if self._last is None:
             return True, "first observation"
+        equal = np.array_equal(self._last.node.image, observation["image"])
+        self._came_true &= equal
         if not self._plan and self._to_goal:
             assert self._planned_in is not None
             self._false_goals.add(self._planned_in, self._last.node)
             return True, "false goal"
-        equal = np.array_equal(self._last.node.image, observation["image"])
         if not equal and not self._adapted(observation["image"]):
             return True, "not as imagined"
         if not self._plan:
@@ -193,7 +200,7 @@ class Planner(ABC):
         """Make a new plan of at least one step; returns what people may want to see of the search."""
         root = self._world_model.rollout_state([history])
         meter.nodes += 1
-        graph = SearchGraph(root, seen, meter, self._actions, self._false_goals.cover)
+        graph = self._begin(root, meter)
         candidates = list(self._grow(graph))
         if len(graph) == 1:
             graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
@@ -209,6 +216,7 @@ class Planner(ABC):
         path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + 1
         self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
+        self._came_true = True
         return thought
 
     def _look_around(self, graph: SearchGraph) -> list[tuple[int, int]]:

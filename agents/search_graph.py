@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,32 @@ class SearchGraph:
             return []
         state = self._stepped(pairs, temperature=1.0, generator=generator)
         return [self._add(*pair, state, row, drawn=True) for row, pair in enumerate(pairs)]
+
+    def rooted(self, index: int, root: RolloutState, meter: Meter) -> SearchGraph:
+        """What is known behind a node that came true, with reality as its root.
+
+        Args:
+            index: a node that differs from the root by moves alone; all that was seen since was as imagined.
+            root: what is really there, a state of one lane.
+            meter: of the new graph.
+        """
+        graph = SearchGraph(root, self.seen, meter, self.actions, self._refuted)
+        graph.nodes[0].policy = self.nodes[index].policy
+        new, queue = {index: 0}, deque([index])
+        while queue:
+            old = queue.popleft()
+            parent = graph.nodes[new[old]]
+            for action, child in self.nodes[old].children.items():
+                if child not in new:
+                    new[child] = len(graph)
+                    node = replace(
+                        self.nodes[child], parent=new[old], action=action, depth=parent.depth + 1, children={}
+                    )
+                    graph.nodes.append(node)
+                    graph.by_key.setdefault(node.key, new[child])
+                    queue.append(child)
+                parent.children[action] = new[child]
+        return graph
 
     def policy(self, nodes: Sequence[int]) -> np.ndarray:
         """(n, 7) the model's policy in nodes, ``DOUBT`` of it spread evenly; asked in one pass where it is not known.

@@ -383,6 +383,42 @@ def test_forward_passes_are_calls_of_the_network(world_model, name):
     assert all(decision["forward_passes"] <= 12 for decision in log)
 
 
+def test_mcts_goes_on_with_what_it_imagined_behind_a_plan_that_came_true():
+    env = make_level("BabyAI-GoToObjMazeS4R2-v0")
+    model = SimulatorWorldModel(env)
+    agent = make_agent("mcts", world_model=model, max_forward_passes=12, **UNHURRIED)
+    kept = 0
+    for seed in range(900_000, 900_004):
+        _, _, log = play(agent, env, seed)
+        for decision in log:
+            if "graph" not in decision or len(decision["graph"]) <= decision["nodes"]:
+                continue
+            assert decision["reason"] in ("plan finished", "false goal")
+            graph = decision["graph"]
+            for index in range(1, len(graph), 5):
+                node, way = graph.nodes[index], [graph.nodes[step].action for step in graph.path(index)]
+                state = graph.nodes[0].state
+                for action in way:
+                    state = state.step([action])
+                np.testing.assert_array_equal(state.images[0], node.image)
+                assert len(way) == node.depth
+                kept += 1
+    assert kept > 20
+
+
+def test_mcts_spends_its_budget_before_it_gives_up():
+    """Simulations that end where everything is known already do not end the search, as long as there is more."""
+    env = make_level("BabyAI-GoToObjMazeS4R2-v0")
+    agent = make_agent("mcts", world_model=SimulatorWorldModel(env, sees_hidden=False), chances=1, **UNHURRIED)
+    for seed in range(900_000, 900_004):
+        agent.reset(seed)
+        agent.act(reset_level(env, seed))
+        thought = agent.diagnostics
+        graph = thought["graph"]
+        unknown = any(graph.known(node, action) is None for node in range(len(graph)) for action in graph.useful(node))
+        assert thought["goal"] or thought["forward_passes"] >= 61 or not unknown
+
+
 def test_infilling_takes_fewer_passes_than_searching():
     env = make_level("BabyAI-GoToLocal-v0")
     passes = {}
