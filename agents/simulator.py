@@ -86,13 +86,14 @@ class SimulatorWorldModel:
         horizons: Sequence[int],
         *,
         steps: int = 1,
+        views: bool = True,
         temperature: float = 0.0,
         generator: Any = None,
     ) -> list[list[BotPlan]]:
         """For each history and horizon h the bot's next h actions, as sure as h is near the number that it needs.
 
-        Nothing is drawn; ``temperature`` and ``generator`` are there for the protocol of ``GoalModel``. It counts as
-        ``steps`` passes, as a model's filling would.
+        Nothing is drawn; ``views``, ``temperature`` and ``generator`` are there for the protocol of ``GoalModel``.
+        It counts as ``steps`` passes, as a model's filling would.
         """
         passes = self._passes.made + steps
         plans = []

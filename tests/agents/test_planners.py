@@ -9,6 +9,7 @@ from minigrid.core.world_object import WorldObj
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
 from wmtoolkit.agents.budget import Budget, Meter
 from wmtoolkit.agents.false_goals import FalseGoals
+from wmtoolkit.agents.infill import forward_score
 from wmtoolkit.agents.planner import Planner
 from wmtoolkit.agents.registry import agent_class
 from wmtoolkit.agents.search_graph import Node, SearchGraph, ahead
@@ -427,6 +428,20 @@ def test_infilling_takes_fewer_passes_than_searching():
         logs = [play(agent, env, seed)[2] for seed in range(900_000, 900_010)]
         passes[name] = np.mean([decision["forward_passes"] for log in logs for decision in log])
     assert passes["infill"] < passes["best-first"]
+
+
+def test_a_plans_score_is_what_the_model_gives_its_way_forwards(world_model):
+    """Views, headings and outcomes of each step, and SUCCESS in place of the outcome that was likeliest at the end."""
+    env = make_level("BabyAI-GoToLocal-v0")
+    observation = reset_level(env, 900_000)
+    state = world_model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(state, SeenMap(observation), Meter(Budget(99, 1e9, 99), world_model))
+    (first,) = graph.imagine([(0, grid.LEFT)])
+    (second,) = graph.imagine([(first, grid.LEFT)])
+    state = state.step([grid.LEFT]).step([grid.LEFT])
+    odds = state.outcomes[0]
+    expected = state.total_log_prob[0] + np.log(odds[Outcome.SUCCESS] / odds.max())
+    assert forward_score(graph, [0, first, second]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_infill_needs_a_model_that_infills():
