@@ -74,7 +74,7 @@ class InfillAgent(Planner):
     def __init__(
         self,
         *,
-        horizons: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+        horizons: Sequence[int] = (1, 2, 3, 4, 5, 6),
         samples: int = 1,
         steps: int = 2,
         temperature: float = 0.7,
