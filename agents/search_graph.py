@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -319,18 +320,23 @@ def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Seq
     Forward needs a front cell that can be entered, or is hidden; pickup an object in front and an empty hand; drop
     a full hand and an empty cell; toggle a door (with its key, if locked) or a box.
     """
+    return list(_useful_actions(as_cell(front), as_cell(hand), tuple(among)))
+
+
+@lru_cache(maxsize=4096)
+def _useful_actions(front: Cell, hand: Cell, among: tuple[int, ...]) -> tuple[int, ...]:
     hidden = front[0] == grid.UNSEEN
     full = hand[0] in grid.PORTABLE
     unlocks = full and hand[0] == _KEY and hand[1] == front[1]
     useful = {
         grid.LEFT: True,
         grid.RIGHT: True,
-        grid.FORWARD: hidden or bool(grid.enterable(np.asarray(front))),
+        grid.FORWARD: hidden or bool(grid.enterable(np.array(front))),
         grid.PICKUP: hidden or (not full and front[0] in grid.PORTABLE),
         grid.DROP: full and (hidden or front[0] == grid.EMPTY),
         grid.TOGGLE: hidden or front[0] == _BOX or (front[0] == grid.DOOR and (front[2] != _LOCKED or unlocks)),
     }
-    return [action for action in among if useful.get(action, False)]
+    return tuple(action for action in among if useful.get(action, False))
 
 
 def _branched(nodes: Sequence[Node]) -> RolloutState:
@@ -350,6 +356,6 @@ def ahead(key: tuple[int, int, int] | Key) -> tuple[int, int]:
     return (key[0] + int(step[0])) % SIZE, (key[1] + int(step[1])) % SIZE
 
 
-def as_cell(triple: np.ndarray) -> Cell:
+def as_cell(triple: np.ndarray | Cell) -> Cell:
     """Object, colour and state of a cell."""
     return int(triple[0]), int(triple[1]), int(triple[2])
