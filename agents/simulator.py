@@ -224,7 +224,7 @@ class SimulatorState:
         return SimulatorState(
             [lane for state in states for lane in state._lanes],
             *(np.concatenate([getattr(state, name) for state in states]) for name in names),
-            states[0]._passes,
+            passes=states[0]._passes,
         )
 
 

@@ -85,7 +85,7 @@ def _action_plans(
 ) -> list[InfilledPlan]:
     """Plans without views: of each step to come the network reads action, outcome and heading, and no cell.
 
-    That is a seventeenth of the tokens, and the plans are as good (docs/agents.md).
+    That is a seventeenth of the tokens of these steps, and the plans are as good (docs/agents.md).
     """
     horizons = np.array([len(lane.ids) - 2 - start for lane, start in zip(lanes, present, strict=True)])
     size = int(horizons.max()) + 1
