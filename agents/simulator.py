@@ -221,11 +221,9 @@ class SimulatorState:
     def cat(states: Sequence[SimulatorState]) -> SimulatorState:
         """The lanes of several states in one, in order."""
         names = ("images", "outcomes", "confidence")
-        return SimulatorState(
-            [lane for state in states for lane in state._lanes],
-            *(np.concatenate([getattr(state, name) for state in states]) for name in names),
-            passes=states[0]._passes,
-        )
+        images, outcomes, confidence = (np.concatenate([getattr(state, name) for state in states]) for name in names)
+        lanes = [lane for state in states for lane in state._lanes]
+        return SimulatorState(lanes, images, outcomes, confidence, states[0]._passes)
 
 
 def _confidence(level: MiniGridEnv, known: frozenset[Place] | None) -> np.ndarray:

@@ -237,7 +237,8 @@ def test_predicted_failure_is_avoided(name):
 @pytest.mark.parametrize("name", PLANNERS)
 def test_a_plan_is_followed_without_asking_the_model_again(name):
     env = make_level("BabyAI-GoToLocal-v0")
-    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED)
+    far = {"horizons": list(range(1, 11))} if name == "infill" else {}
+    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED, **far)
     _, steps, log = play(agent, env, 900_001)
     assert steps > 2
     assert log[0]["forward_passes"] > 0
