@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.planner import Candidate, Planner, candidate
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
 
@@ -29,7 +29,7 @@ class BeamAgent(Planner):
         scores = {0: 0.0}
         beam = [0]
         for _ in range(self._horizon):
-            if not beam or not graph.meter.room_for(1):
+            if not beam or not graph.meter.room_for(IMAGINE):
                 break
             longer: dict[Pair, float] = {}
             for node, policy in zip(beam, graph.policy(beam), strict=True):

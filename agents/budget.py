@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 from wmtoolkit.errors import UserError
+
+IMAGINE = 2
+"""Most forward passes that it takes to imagine a step of situations: one encodes them, if none did, one decodes."""
+ASK = 2
+"""Most forward passes that it takes to ask for the policy; what they encode serves the step that follows."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,8 @@ class Budget:
     """Limits of one decision; the first one reached ends the search, and the best plan so far is taken.
 
     Attributes:
-        max_forward_passes: batched forward passes of the model.
+        max_forward_passes: calls of the network, of whatever size and purpose; a perfect simulator counts one for each
+            batch that it steps, advises on, or fills in a round.
         max_milliseconds: wall-clock time; a pass is not started if it would likely overrun.
         max_nodes: imagined situations.
     """
@@ -37,24 +44,33 @@ def check_counts(**counts: int) -> None:
             raise UserError(f"{name} must be at least 1, not {value}")
 
 
-class Meter:
-    """Counts what one decision has spent of a budget."""
+class Counter(Protocol):
+    """What counts its own forward passes; a world model does."""
 
-    def __init__(self, budget: Budget) -> None:
+    @property
+    def forward_passes(self) -> int: ...
+
+
+class Meter:
+    """Counts what one decision has spent of a budget; forward passes are those that the world model has made since."""
+
+    def __init__(self, budget: Budget, world_model: Counter) -> None:
         self.budget = budget
-        self.forward_passes = self.nodes = 0
+        self.nodes = 0
+        self._counter, self._passes_before = world_model, world_model.forward_passes
         self._started = time.perf_counter()
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes since the decision began."""
+        return self._counter.forward_passes - self._passes_before
 
     @property
     def milliseconds(self) -> float:
         """Time since the decision began."""
         return 1000 * (time.perf_counter() - self._started)
 
-    def add(self, forward_passes: int, nodes: int) -> None:
-        self.forward_passes += forward_passes
-        self.nodes += nodes
-
-    def room_for(self, forward_passes: int = 1) -> bool:
+    def room_for(self, forward_passes: int) -> bool:
         """Whether so many more forward passes fit, going by the mean duration of those made."""
         each = self.milliseconds / max(1, self.forward_passes)
         return (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.search_graph import SearchGraph
@@ -50,7 +50,7 @@ class CEMAgent(Planner):
         walks: list[Walk] = []
         for _ in range(self._rounds):
             walks += take_walks(graph, weights, self._samples, self._rng, self._promises)
-            if self._goals(graph) or not graph.meter.room_for(1):
+            if self._goals(graph) or not graph.meter.room_for(IMAGINE):
                 break
             best = np.argsort(-worth(graph, walks, views, self._discount))[: max(1, round(self._elite * self._samples))]
             weights = self._smoothing * weights + (1 - self._smoothing) * self._taken([walks[i] for i in best])

@@ -12,6 +12,8 @@ from wmtoolkit.world import grid
 
 STALE = 8
 """Cells last seen longer ago than this, in steps, are worth another look when there is nothing new to see."""
+UNIT = 0.05
+"""Information is counted in so many nats."""
 PATIENCE = 2
 """Disappointments after which a cell is no longer looked for."""
 
@@ -22,17 +24,20 @@ class Views:
     Args:
         graph: what was imagined; it may grow between calls of ``masks``.
         wanted: (SIZE, SIZE) bool.
+        by_information: a cell has not one bit but one for each ``UNIT`` of information that it promises: the entropy
+            of whether it will look as imagined where it is shown first, by the model's own confidence.
     """
 
-    def __init__(self, graph: SearchGraph, wanted: np.ndarray) -> None:
-        self._graph, self._wanted = graph, wanted.reshape(-1)
+    def __init__(self, graph: SearchGraph, wanted: np.ndarray, by_information: bool = False) -> None:
+        self._graph, self._wanted, self._by_information = graph, wanted.reshape(-1), by_information
         self._bits: dict[int, int] = {}
+        self._taken = 0
         self._masks: list[int] = []
 
     @classmethod
-    def of_new_cells(cls, graph: SearchGraph) -> Views:
+    def of_new_cells(cls, graph: SearchGraph, by_information: bool = False) -> Views:
         """Which cells never seen are shown, but for those that were hoped for in vain."""
-        return cls(graph, _hoped(graph.seen) & (graph.seen.last_seen < 0))
+        return cls(graph, _hoped(graph.seen) & (graph.seen.last_seen < 0), by_information)
 
     def masks(self) -> list[int]:
         """One mask a node."""
@@ -45,8 +50,15 @@ class Views:
         index = self._graph.seen.index(poses[:, :2], poses[:, 2])
         shown = (images[..., 0] != grid.UNSEEN) & self._wanted[index]
         self._masks += [0] * len(nodes)
-        for row, cell in zip(np.nonzero(shown)[0].tolist(), index[shown].tolist(), strict=True):
-            self._masks[done + row] |= 1 << self._bits.setdefault(cell, len(self._bits))
+        cells = index[shown].tolist()
+        worth = np.ones(len(cells), np.int64)
+        if self._by_information:
+            worth = np.rint(_uncertainty(np.stack([node.confidence for node in nodes])[shown]) / UNIT).astype(int)
+        for row, cell, count in zip(np.nonzero(shown)[0].tolist(), cells, worth.tolist(), strict=True):
+            if cell not in self._bits:
+                self._bits[cell] = ((1 << count) - 1) << self._taken
+                self._taken += count
+            self._masks[done + row] |= self._bits[cell]
         return self._masks
 
 
@@ -92,13 +104,17 @@ def most_revealing_path(
 
 
 def exploration_path(graph: SearchGraph, *, root: int = 0, discount: float = 0.93) -> list[tuple[int, int]]:
-    """The way from a node that shows most never-seen cells soonest; empty if none does.
+    """The way from a node that shows most of what was never seen, in nats of information, soonest; empty if none does.
 
     Cells that were expected to show and did not are given up: a model may imagine a world behind the walls.
     """
-    masks = Views.of_new_cells(graph).masks()
-    path = most_revealing_path(graph, masks, root=root, discount=discount)
+    informative = Views.of_new_cells(graph, by_information=True).masks()
+    path = most_revealing_path(graph, informative, root=root, discount=discount)
     if path or root:
+        return path
+    masks = Views.of_new_cells(graph).masks()
+    path = most_revealing_path(graph, masks, discount=discount)  # the model is sure of all that it would show
+    if path:
         return path
     return graph.shortest(node for node, mask in enumerate(masks) if mask & ~masks[0])  # farther than it looks
 
@@ -107,6 +123,12 @@ def revisiting_path(graph: SearchGraph, *, discount: float = 0.93) -> list[tuple
     """The way that shows most cells not seen for long; empty if none does."""
     stale = Views(graph, _hoped(graph.seen) & (graph.seen.last_seen < graph.seen.time - STALE))
     return most_revealing_path(graph, stale.masks(), discount=discount)
+
+
+def _uncertainty(confidence: np.ndarray) -> np.ndarray:
+    """Entropy in nats of whether cells look as imagined, given the probability that they do."""
+    sure = np.clip(confidence.astype(np.float64), 1e-9, 1 - 1e-9)
+    return -sure * np.log(sure) - (1 - sure) * np.log(1 - sure)
 
 
 def _hoped(seen: SeenMap) -> np.ndarray:

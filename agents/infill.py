@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.planner import Candidate, Planner
@@ -17,6 +17,8 @@ from wmtoolkit.agents.search_graph import SearchGraph
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Trajectory
 
+TINY = 1e-9
+"""What P(SUCCESS) counts as where it is nothing."""
 SPREAD = 6
 """How far, in steps, it looks around when the plans show nothing new."""
 SPREAD_BATCH = 64
@@ -36,7 +38,14 @@ class GoalModel(WorldModel, Protocol):
     """A world model that can be asked backwards from the goal."""
 
     def infill_plan(
-        self, histories: list[Trajectory], horizons: Sequence[int], *, steps: int, temperature: float, generator: Any
+        self,
+        histories: list[Trajectory],
+        horizons: Sequence[int],
+        *,
+        steps: int,
+        views: bool,
+        temperature: float,
+        generator: Any,
     ) -> list[list[Plan]]:
         """For each history and horizon h a plan of h actions that ends in SUCCESS; ``steps`` forward passes."""
         ...
@@ -45,10 +54,14 @@ class GoalModel(WorldModel, Protocol):
 class InfillAgent(Planner):
     """Asks for plans of several lengths at once and believes those that the model's forward rollout confirms.
 
-    The present is fixed, SUCCESS is set so many steps ahead, and everything between is unmasked in the order of
-    confidence: one batch for all lengths. The filled-in actions are then imagined step by step, side by side; the
-    first situation whose predicted P(SUCCESS) is above ``goal_threshold`` is the goal. Where no plan leads to one,
-    the plan that shows most cells never seen is followed, and where none shows any it looks around.
+    The present is fixed, SUCCESS is set so many steps ahead, and the actions between are unmasked in the order of
+    confidence: one batch for all lengths. They are then imagined step by step, side by side, until a situation's
+    predicted P(SUCCESS) is above ``goal_threshold``. Of plans that lead to one, the likeliest forwards is followed:
+
+        score = sum over t <= h of log p(frame t | past, actions up to t), with SUCCESS as the outcome of frame h
+
+    in nats; frames are views, headings and outcomes, their tokens taken as independent given the past. Where no plan
+    leads to a goal, the way that shows most cells never seen is followed, and where none shows any it looks around.
 
     Args:
         horizons: lengths of the plans, in steps; a model may not know long ones.
@@ -61,9 +74,9 @@ class InfillAgent(Planner):
     def __init__(
         self,
         *,
-        horizons: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10),
+        horizons: Sequence[int] = (1, 2, 3, 4, 5, 6),
         samples: int = 1,
-        steps: int = 4,
+        steps: int = 2,
         temperature: float = 0.7,
         **shared: Any,
     ) -> None:
@@ -79,18 +92,27 @@ class InfillAgent(Planner):
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
         plans = self._infilled(graph)
-        ends = self._rolled_out(graph, plans)
+        ways = self._rolled_out(graph, plans)
+        self._scores: dict[int, float] = {}
         if not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
             self._expand(graph, Frontier(graph, failure_threshold=self._failure_threshold), SPREAD, SPREAD_BATCH)
         found: dict[tuple[int, ...], Candidate] = {}
-        for plan, end in zip(plans, ends, strict=True):
+        for plan, way in zip(plans, ways, strict=True):
             actions = tuple(int(action) for action in plan.actions)
-            found.setdefault(actions, Candidate(actions, plan.action_log_prob, graph.nodes[end].success))
+            score = forward_score(graph, way)
+            self._scores[way[-1]] = max(score, self._scores.get(way[-1], score))
+            found.setdefault(actions, Candidate(actions, score, graph.nodes[way[-1]].success))
         return sorted(found.values(), key=lambda candidate: -candidate.success)
+
+    def _goals(self, graph: SearchGraph) -> dict[int, float]:
+        """The goal that the likeliest plan leads to; those met otherwise only where no plan leads to any."""
+        goals = super()._goals(graph)
+        planned = [node for node in self._scores if node in goals]
+        return {max(planned, key=self._scores.__getitem__): 0.0} if planned else goals
 
     def _infilled(self, graph: SearchGraph) -> list[Plan]:
         """Plans of all lengths, in as many rounds as the budget allows; one pass is left to check them."""
-        steps = max((n for n in range(1, self._steps + 1) if graph.meter.room_for(n + 1)), default=0)
+        steps = max((n for n in range(1, self._steps + 1) if graph.meter.room_for(n + IMAGINE)), default=0)
         horizons = (self._horizons * self._samples)[: graph.meter.nodes_left(self.budget.max_nodes) // 2]
         if not steps or not horizons:
             return []
@@ -99,29 +121,38 @@ class InfillAgent(Planner):
             [self._history],
             horizons,
             steps=steps,
+            views=False,
             temperature=self._temperature if self._samples > 1 else 0.0,
             generator=torch.Generator().manual_seed(int(self._rng.integers(2**62))),
         )
-        graph.meter.add(steps, len(horizons))
+        graph.meter.nodes += len(horizons)
         return plans
 
-    def _rolled_out(self, graph: SearchGraph, plans: Sequence[Plan]) -> list[int]:
-        """The node each plan leads to, imagined one step of all plans a pass, until one of them reaches a goal.
+    def _rolled_out(self, graph: SearchGraph, plans: Sequence[Plan]) -> list[list[int]]:
+        """The nodes of each plan, the root first, imagined one step of all plans at a time, until one reaches a goal.
 
         Actions that can change nothing where they are taken are left out.
         """
-        ends = [0] * len(plans)
+        ways = [[0] for _ in plans]
         for step in range(max((len(plan.actions) for plan in plans), default=0)):
-            if not graph.meter.room_for(1):
+            if not graph.meter.room_for(IMAGINE):
                 break
             taken = [
-                (row, (ends[row], int(plan.actions[step])))
+                (row, (ways[row][-1], int(plan.actions[step])))
                 for row, plan in enumerate(plans)
-                if step < len(plan.actions) and int(plan.actions[step]) in graph.useful(ends[row])
+                if step < len(plan.actions) and int(plan.actions[step]) in graph.useful(ways[row][-1])
             ]
             del taken[graph.meter.nodes_left(len(plans)) :]
             for (row, _), child in zip(taken, graph.imagine(pair for _, pair in taken), strict=True):
-                ends[row] = child
-            if any(self._promises(graph, end) for end in ends):
+                ways[row].append(child)
+            if any(self._promises(graph, way[-1]) for way in ways):
                 break
-        return ends
+        return ways
+
+
+def forward_score(graph: SearchGraph, way: Sequence[int]) -> float:
+    """Log-probability in nats of what a way (nodes, the root first) shows, ending in SUCCESS; see ``InfillAgent``."""
+    end = graph.nodes[way[-1]]
+    outcomes = end.state.outcomes[end.row]
+    success = np.log(max(end.success, TINY)) - np.log(outcomes.max())
+    return float(sum(graph.nodes[node].log_prob for node in way[1:]) + success)

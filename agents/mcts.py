@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, Meter, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate, Planner
+from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
 from wmtoolkit.agents.walks import INFORMATION
 from wmtoolkit.world import grid
 
 LOSS = 0.3
 """Virtual loss: what a simulation that is still on its way is taken to lose."""
+IDLE = 16
+"""After so many batches in a row that imagine nothing new there is nothing left to imagine."""
 
 
 @dataclass(slots=True)
@@ -75,20 +78,29 @@ class MCTSAgent(Planner):
         self._leaves, self._exploration, self._chances = leaves, exploration, chances
         self._settle, self._horizon = settle, horizon
 
+    def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
+        """What was imagined behind the present situation, if it came true without anything being handled."""
+        before, last = self._planned_in, self._last
+        if self._came_true and before and last and last.node.key[3:] == before.nodes[0].key[3:]:
+            return before.rooted(last.index, root, meter)
+        return super()._begin(root, meter)
+
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
         self._graph, self._views = graph, Views.of_new_cells(graph)
         self._edges: dict[int, dict[int, _Edge]] = {}
         self._generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
-        self._open_nodes([0])
-        left = self._settle + 1
-        while left and graph.meter.room_for(1):
+        self._open_nodes(range(len(graph)))
+        left, idle = self._settle + 1, 0
+        while left and idle < IDLE and graph.meter.room_for(IMAGINE):
             simulations = [self._simulate() for _ in range(min(self._leaves, graph.meter.nodes_left(self._leaves)))]
             before = len(graph)
             self._imagine(simulations)
             self._open_nodes(range(before, len(graph)))
             for simulation in simulations:
                 self._return(simulation)
-            if not any(simulation.wants for simulation in simulations) or graph.shortest(self._goals(graph)):
+            # Simulations that imagine nothing new cost nothing, and as visits they drive the next ones elsewhere.
+            idle = 0 if any(simulation.wants for simulation in simulations) else idle + 1
+            if graph.shortest(self._goals(graph)):
                 left -= 1
         root = sorted(self._edges[0].items(), key=lambda item: -item[1].visits)
         return [self._line(action) for action, edge in root if edge.visits]
@@ -159,7 +171,7 @@ class MCTSAgent(Planner):
             edge.outcomes = edge.outcomes or [child]
             simulation.nodes.append(child)
         drawn = [s for s in wanting if len(s.nodes) == len(s.pairs)]
-        if drawn and self._graph.meter.room_for(1):
+        if drawn and self._graph.meter.room_for(IMAGINE):
             pairs = [simulation.pairs[-1] for simulation in drawn]
             for simulation, child in zip(drawn, self._graph.draw(pairs, self._generator), strict=True):
                 self._edge(simulation).outcomes.append(child)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import Budget, Meter
+from wmtoolkit.agents.budget import IMAGINE, Budget, Meter
 from wmtoolkit.agents.exploration import Views, exploration_path, revisiting_path
 from wmtoolkit.agents.false_goals import FalseGoals
 from wmtoolkit.agents.frontier import Frontier
-from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
+from wmtoolkit.agents.protocol import Observation, RolloutState, WorldModel, remembered
 from wmtoolkit.agents.search_graph import INTERACTIONS, MOVES, Node, SearchGraph
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.errors import UserError
@@ -116,10 +116,11 @@ class Planner(ABC):
         self._fruitless = 0
         self._false_goals = FalseGoals()
         self._planned_in: SearchGraph | None = None
+        self._came_true = False
         self._known: np.ndarray | None = None
 
     def act(self, observation: Observation) -> int:
-        meter = Meter(self.budget)
+        meter = Meter(self.budget, self._world_model)
         self._history = remembered(self._history, None if self._last is None else self._last.action, observation)
         if self._seen is None or self._last is None:
             self._seen = SeenMap(observation)
@@ -147,6 +148,11 @@ class Planner(ABC):
         }
         return self._last.action
 
+    def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
+        """The graph that a search starts from."""
+        assert self._seen is not None
+        return SearchGraph(root, self._seen, meter, self._actions, self._false_goals.cover)
+
     @abstractmethod
     def _grow(self, graph: SearchGraph) -> Sequence[Candidate]:
         """Imagine, starting at the root, until a goal is found, the budget is spent or nothing is left.
@@ -159,11 +165,12 @@ class Planner(ABC):
         """Whether to plan again, and why, or why not; notes a false goal."""
         if self._last is None:
             return True, "first observation"
+        equal = np.array_equal(self._last.node.image, observation["image"])
+        self._came_true &= equal
         if not self._plan and self._to_goal:
             assert self._planned_in is not None
             self._false_goals.add(self._planned_in, self._last.node)
             return True, "false goal"
-        equal = np.array_equal(self._last.node.image, observation["image"])
         if not equal and not self._adapted(observation["image"]):
             return True, "not as imagined"
         if not self._plan:
@@ -192,8 +199,8 @@ class Planner(ABC):
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         """Make a new plan of at least one step; returns what people may want to see of the search."""
         root = self._world_model.rollout_state([history])
-        meter.add(1, 1)
-        graph = SearchGraph(root, seen, meter, self._actions, self._false_goals.cover)
+        meter.nodes += 1
+        graph = self._begin(root, meter)
         candidates = list(self._grow(graph))
         if len(graph) == 1:
             graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
@@ -209,6 +216,7 @@ class Planner(ABC):
         path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + 1
         self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
+        self._came_true = True
         return thought
 
     def _look_around(self, graph: SearchGraph) -> list[tuple[int, int]]:
@@ -219,7 +227,7 @@ class Planner(ABC):
         """Imagine outwards to a goal and as far beyond it as it is doubtful; or to the horizon if that shows anything
         new; or as far as can be."""
         views, dearest = Views.of_new_cells(graph), np.inf
-        while frontier.next_cost < dearest and graph.meter.room_for(1):
+        while frontier.next_cost < dearest and graph.meter.room_for(IMAGINE):
             if frontier.next_cost > horizon and any(views.masks()):
                 return
             for node in frontier.expand(graph.meter.nodes_left(batch), slack):

@@ -36,7 +36,7 @@ class PolicyAgent:
         self._history = self._action = None
 
     def act(self, observation: Observation) -> int:
-        started = time.perf_counter()
+        started, passes = time.perf_counter(), self._world_model.forward_passes
         self._history = remembered(self._history, self._action, observation)
         probabilities = np.asarray(self._world_model.policy([self._history])[0], dtype=np.float64)
         if self._temperature == 0:
@@ -45,7 +45,7 @@ class PolicyAgent:
             sharpened = np.maximum(probabilities, 1e-12) ** (1 / self._temperature)
             self._action = int(self._rng.choice(len(sharpened), p=sharpened / sharpened.sum()))
         self.diagnostics = {
-            "forward_passes": 1,
+            "forward_passes": self._world_model.forward_passes - passes,
             "milliseconds": 1000 * (time.perf_counter() - started),
             "probabilities": probabilities,
         }

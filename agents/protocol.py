@@ -36,7 +36,7 @@ class RolloutState(Protocol):
         ...
 
     def step(self, actions: np.ndarray, *, temperature: float = 0.0, generator: Any = None) -> Self:
-        """Imagine one step of every lane in one batched forward pass.
+        """Imagine one step of every lane in one batched forward pass, after one that encodes what is not encoded yet.
 
         Args:
             actions: (B,) ints 0-6.
@@ -45,7 +45,7 @@ class RolloutState(Protocol):
         ...
 
     def policy(self) -> np.ndarray:
-        """(B, 7) float32 probabilities of the next action, asked as bot behaviour; one forward pass."""
+        """(B, 7) float32 probabilities of the next action, asked as bot behaviour; passes as for ``step``."""
         ...
 
     def select(self, rows: np.ndarray) -> Self:
@@ -61,12 +61,17 @@ class RolloutState(Protocol):
 class WorldModel(Protocol):
     """What a planner asks of a model; ``AnyOrderWorldModel`` and ``SimulatorWorldModel`` answer."""
 
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes made so far by the model and its states, whatever they were for."""
+        ...
+
     def rollout_state(self, histories: list[Trajectory]) -> RolloutState:
-        """One lane a history, at its last observation; at most one forward pass."""
+        """One lane a history, at its last observation; no forward pass yet."""
         ...
 
     def policy(self, histories: list[Trajectory]) -> np.ndarray:
-        """(B, 7) float32 probabilities of the next action, asked as bot behaviour; one forward pass."""
+        """(B, 7) float32 probabilities of the next action, asked as bot behaviour."""
         ...
 
 

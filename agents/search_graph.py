@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import Meter
+from wmtoolkit.agents.budget import ASK, IMAGINE, Meter
 from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.seen_map import SIZE, SeenMap
 from wmtoolkit.world import grid
@@ -93,7 +94,7 @@ class SearchGraph:
         root: a state of one lane.
         seen: where the agent stands.
         actions: the actions to try.
-        meter: told of every forward pass; asked before those for the policy.
+        meter: told of every node; asked before a pass for the policy.
         refuted: whether a predicted success is known to be false: the episode goes on there.
     """
 
@@ -166,16 +167,41 @@ class SearchGraph:
         state = self._stepped(pairs, temperature=1.0, generator=generator)
         return [self._add(*pair, state, row, drawn=True) for row, pair in enumerate(pairs)]
 
+    def rooted(self, index: int, root: RolloutState, meter: Meter) -> SearchGraph:
+        """What is known behind a node that came true, with reality as its root.
+
+        Args:
+            index: a node that differs from the root by moves alone; all that was seen since was as imagined.
+            root: what is really there, a state of one lane.
+            meter: of the new graph.
+        """
+        graph = SearchGraph(root, self.seen, meter, self.actions, self._refuted)
+        graph.nodes[0].policy = self.nodes[index].policy
+        new, queue = {index: 0}, deque([index])
+        while queue:
+            old = queue.popleft()
+            parent = graph.nodes[new[old]]
+            for action, child in self.nodes[old].children.items():
+                if child not in new:
+                    new[child] = len(graph)
+                    node = replace(
+                        self.nodes[child], parent=new[old], action=action, depth=parent.depth + 1, children={}
+                    )
+                    graph.nodes.append(node)
+                    graph.by_key.setdefault(node.key, new[child])
+                    queue.append(child)
+                parent.children[action] = new[child]
+        return graph
+
     def policy(self, nodes: Sequence[int]) -> np.ndarray:
         """(n, 7) the model's policy in nodes, ``DOUBT`` of it spread evenly; asked in one pass where it is not known.
 
         Even where there is no room for a pass to ask and another to make use of it.
         """
         new = [node for node in dict.fromkeys(nodes) if self.nodes[node].policy is None]
-        if new and self.meter.room_for(2):
+        if new and self.meter.room_for(ASK + IMAGINE):
             asked = _branched([self.nodes[node] for node in new])
             policy = asked.policy()
-            self.meter.add(1, 0)
             for row, node in enumerate(new):
                 # what the pass has encoded of the situation serves again when it is stepped from
                 self.nodes[node].state, self.nodes[node].row = asked, row
@@ -233,7 +259,7 @@ class SearchGraph:
 
     def _stepped(self, pairs: Sequence[Pair], **options: Any) -> RolloutState:
         parents = [self.nodes[node] for node, _ in pairs]
-        self.meter.add(1, len(pairs))
+        self.meter.nodes += len(pairs)
         return _branched(parents).step(np.array([action for _, action in pairs]), **options)
 
     def _add(self, parent_index: int, action: int, state: RolloutState, row: int, drawn: bool = False) -> int:
@@ -294,18 +320,23 @@ def useful_actions(front: np.ndarray | Cell, hand: np.ndarray | Cell, among: Seq
     Forward needs a front cell that can be entered, or is hidden; pickup an object in front and an empty hand; drop
     a full hand and an empty cell; toggle a door (with its key, if locked) or a box.
     """
+    return list(_useful_actions(as_cell(front), as_cell(hand), tuple(among)))
+
+
+@lru_cache(maxsize=4096)
+def _useful_actions(front: Cell, hand: Cell, among: tuple[int, ...]) -> tuple[int, ...]:
     hidden = front[0] == grid.UNSEEN
     full = hand[0] in grid.PORTABLE
     unlocks = full and hand[0] == _KEY and hand[1] == front[1]
     useful = {
         grid.LEFT: True,
         grid.RIGHT: True,
-        grid.FORWARD: hidden or bool(grid.enterable(np.asarray(front))),
+        grid.FORWARD: hidden or bool(grid.enterable(np.array(front))),
         grid.PICKUP: hidden or (not full and front[0] in grid.PORTABLE),
         grid.DROP: full and (hidden or front[0] == grid.EMPTY),
         grid.TOGGLE: hidden or front[0] == _BOX or (front[0] == grid.DOOR and (front[2] != _LOCKED or unlocks)),
     }
-    return [action for action in among if useful.get(action, False)]
+    return tuple(action for action in among if useful.get(action, False))
 
 
 def _branched(nodes: Sequence[Node]) -> RolloutState:
@@ -325,6 +356,6 @@ def ahead(key: tuple[int, int, int] | Key) -> tuple[int, int]:
     return (key[0] + int(step[0])) % SIZE, (key[1] + int(step[1])) % SIZE
 
 
-def as_cell(triple: np.ndarray) -> Cell:
+def as_cell(triple: np.ndarray | Cell) -> Cell:
     """Object, colour and state of a cell."""
     return int(triple[0]), int(triple[1]), int(triple[2])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.search_graph import SearchGraph
@@ -35,6 +35,6 @@ class ShootingAgent(Planner):
         for _ in range(self._rounds):
             even = np.ones((self._horizon, len(grid.ACTIONS)))
             walks += take_walks(graph, even, self._samples, self._rng, self._promises)
-            if self._goals(graph) or not graph.meter.room_for(1):
+            if self._goals(graph) or not graph.meter.room_for(IMAGINE):
                 break
         return walk_candidates(graph, walks, views, self._discount)

@@ -8,6 +8,7 @@ never seen cannot end the mission.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,10 +44,16 @@ class SimulatorWorldModel:
     ) -> None:
         self._env: MiniGridEnv = env.unwrapped
         self._sees_hidden, self._knows_walls, self._memory = sees_hidden, knows_walls, memory
+        self._passes = _Passes()
         self._start: MiniGridEnv | None = None
         self._now: MiniGridEnv | None = None
         self._actions: list[int] = []
         self._seen: list[list[Place]] = []
+
+    @property
+    def forward_passes(self) -> int:
+        """Batches stepped, advised on or filled in so far, each for a forward pass of a model."""
+        return self._passes.made
 
     def rollout_state(self, histories: list[Trajectory]) -> SimulatorState:
         """One lane a history.
@@ -67,7 +74,7 @@ class SimulatorWorldModel:
         outcomes[np.arange(len(lanes)), [history.outcomes[-1] for history in histories]] = 1
         confidence = np.ones((len(lanes), grid.VIEW, grid.VIEW), np.float32)
         images = np.stack([history.images[-1] for history in histories])
-        return SimulatorState(lanes, images, outcomes, confidence)
+        return SimulatorState(lanes, images, outcomes, confidence, self._passes)
 
     def policy(self, histories: list[Trajectory]) -> np.ndarray:
         """(B, 7) float32; see ``SimulatorState.policy``."""
@@ -79,13 +86,16 @@ class SimulatorWorldModel:
         horizons: Sequence[int],
         *,
         steps: int = 1,
+        views: bool = True,
         temperature: float = 0.0,
         generator: Any = None,
     ) -> list[list[BotPlan]]:
         """For each history and horizon h the bot's next h actions, as sure as h is near the number that it needs.
 
-        Nothing is drawn; ``steps``, ``temperature`` and ``generator`` are there for the protocol of ``GoalModel``.
+        Nothing is drawn; ``views``, ``temperature`` and ``generator`` are there for the protocol of ``GoalModel``.
+        It counts as ``steps`` passes, as a model's filling would.
         """
+        passes = self._passes.made + steps
         plans = []
         for history in histories:
             state = self.rollout_state([history])
@@ -96,6 +106,7 @@ class SimulatorWorldModel:
             needed = len(actions) if state.outcomes[0, Outcome.SUCCESS] else np.inf
             longer = actions + [int(grid.DONE)] * (max(horizons) - len(actions))
             plans.append([BotPlan(np.array(longer[:horizon]), -abs(float(needed - horizon))) for horizon in horizons])
+        self._passes.made = passes
         return plans
 
     def _imagined(self, seen: set[Place], level: MiniGridEnv) -> frozenset[Place] | None:
@@ -128,6 +139,13 @@ class BotPlan(NamedTuple):
     action_log_prob: float
 
 
+@dataclass
+class _Passes:
+    """The count that a model and its states share."""
+
+    made: int = 0
+
+
 class _Lane(NamedTuple):
     """One imagined level, the cells known in it (None: all), and the bot that watches."""
 
@@ -139,8 +157,10 @@ class _Lane(NamedTuple):
 class SimulatorState:
     """The protocol of ``RolloutState``: B copies of a level."""
 
-    def __init__(self, lanes: list[_Lane], images: np.ndarray, outcomes: np.ndarray, confidence: np.ndarray) -> None:
-        self._lanes = lanes
+    def __init__(
+        self, lanes: list[_Lane], images: np.ndarray, outcomes: np.ndarray, confidence: np.ndarray, passes: _Passes
+    ) -> None:
+        self._lanes, self._passes = lanes, passes
         self.images, self.outcomes, self.confidence = images, outcomes, confidence
         self.directions = np.array([lane.level.agent_dir for lane in lanes], np.int64)
         self.log_prob = np.zeros(len(lanes), np.float32)
@@ -154,6 +174,7 @@ class SimulatorState:
         At temperature 0 cells never seen are empty. Above it what stands there is drawn when it comes into view, and
         stays; nothing else is uncertain.
         """
+        self._passes.made += 1
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator))) if temperature else None
         lanes = list(self._lanes)
         images, outcomes, confidence = self.images.copy(), self.outcomes.copy(), self.confidence.copy()
@@ -173,7 +194,7 @@ class SimulatorState:
             images[row] = fast_image(level)
             outcomes[row] = np.eye(len(Outcome), dtype=np.float32)[outcome]
             confidence[row] = _confidence(level, lanes[row].known)
-        return SimulatorState(lanes, images, outcomes, confidence)
+        return SimulatorState(lanes, images, outcomes, confidence, self._passes)
 
     def policy(self) -> np.ndarray:
         """(B, 7) float32: the bot's action with probability 0.9, the rest spread evenly.
@@ -181,6 +202,7 @@ class SimulatorState:
         The bot has watched all that was done, really and in imagination, and knows no more than the state. Where it
         fails, in a level without a bot, and where walls are not known, all actions are even.
         """
+        self._passes.made += 1
         probabilities = np.full((len(self), len(grid.ACTIONS)), 1 / len(grid.ACTIONS), np.float32)
         for row, lane in enumerate(self._lanes):
             action = lane.expert.action
@@ -193,16 +215,15 @@ class SimulatorState:
         """Copy, branch, reorder or drop lanes."""
         rows = np.asarray(rows, dtype=np.int64)
         lanes = [self._lanes[row] for row in rows]
-        return SimulatorState(lanes, self.images[rows], self.outcomes[rows], self.confidence[rows])
+        return SimulatorState(lanes, self.images[rows], self.outcomes[rows], self.confidence[rows], self._passes)
 
     @staticmethod
     def cat(states: Sequence[SimulatorState]) -> SimulatorState:
         """The lanes of several states in one, in order."""
         names = ("images", "outcomes", "confidence")
-        return SimulatorState(
-            [lane for state in states for lane in state._lanes],
-            *(np.concatenate([getattr(state, name) for state in states]) for name in names),
-        )
+        images, outcomes, confidence = (np.concatenate([getattr(state, name) for state in states]) for name in names)
+        lanes = [lane for state in states for lane in state._lanes]
+        return SimulatorState(lanes, images, outcomes, confidence, states[0]._passes)
 
 
 def _confidence(level: MiniGridEnv, known: frozenset[Place] | None) -> np.ndarray:

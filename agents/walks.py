@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wmtoolkit.agents.budget import IMAGINE
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate
 from wmtoolkit.agents.search_graph import SearchGraph
@@ -43,7 +44,7 @@ def take_walks(
     walks = [Walk() for _ in range(count)]
     going = walks
     for weight in weights:
-        if not going or not graph.meter.room_for(1):
+        if not going or not graph.meter.room_for(IMAGINE):
             break
         chosen = []
         for walk, policy in zip(going, graph.policy([walk.nodes[-1] for walk in going]), strict=True):

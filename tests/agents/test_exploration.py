@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 
 from wmtoolkit.agents.budget import Budget, Meter
-from wmtoolkit.agents.exploration import PATIENCE, STALE, Views, exploration_path, most_revealing_path, revisiting_path
+from wmtoolkit.agents.exploration import (
+    PATIENCE,
+    STALE,
+    UNIT,
+    Views,
+    exploration_path,
+    most_revealing_path,
+    revisiting_path,
+)
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.search_graph import MOVES, SearchGraph
 from wmtoolkit.agents.seen_map import SeenMap
-from wmtoolkit.agents.simulator import SimulatorWorldModel
+from wmtoolkit.agents.simulator import UNSEEN_CONFIDENCE, SimulatorWorldModel
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
@@ -56,8 +64,9 @@ def room():
     env = make_level("BabyAI-GoToRedBallGrey-v0")
     observation = reset_level(env, 900002)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env, sees_hidden=False).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
+    model = SimulatorWorldModel(env, sees_hidden=False)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000), model), actions=MOVES)
     frontier = Frontier(graph)
     while frontier.next_cost < np.inf:
         frontier.expand(64)
@@ -74,6 +83,21 @@ def test_views_are_counted_by_world_cell(room):
     for mask in masks:
         everything |= mask
     assert everything.bit_count() == 64 - (seen.last_seen >= 0).sum()  # an 8x8 room has 64 cells
+
+
+def test_information_is_counted_in_nats_of_what_may_look_otherwise(room):
+    """The copy is sure of the room's outer walls, and gives every other cell never seen the same confidence."""
+    graph, seen = room
+    nats = -sum(p * np.log(p) for p in (UNSEEN_CONFIDENCE, 1 - UNSEEN_CONFIDENCE))
+    masks = Views.of_new_cells(graph, by_information=True).masks()
+    counted = Views.of_new_cells(graph).masks()
+    assert sum(mask.bit_count() for mask in counted) > 0
+    for node, mask, count in zip(graph.nodes, masks, counted, strict=True):
+        places = seen.index(np.array([node.key[:2]]), np.array([node.key[2]]))[0]
+        new = (node.image[..., 0] != grid.UNSEEN) & (seen.last_seen.reshape(-1)[places] < 0)
+        assert count.bit_count() == new.sum()
+        assert mask.bit_count() == (new & (node.confidence < 1)).sum() * round(nats / UNIT)
+    assert any(mask.bit_count() and not informative for mask, informative in zip(counted, masks, strict=True))
 
 
 def test_new_cells_first_then_stale_ones_then_none(room):
@@ -94,8 +118,9 @@ def test_what_is_farther_than_it_looks_ahead_is_found():
     env = make_level("MiniGrid-Empty-16x16-v0")
     observation = reset_level(env, 0)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000)), actions=MOVES)
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10_000, 1e9, 10_000), model), actions=MOVES)
     frontier = Frontier(graph)
     while frontier.next_cost < np.inf:
         frontier.expand(64)

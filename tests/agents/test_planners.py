@@ -9,6 +9,7 @@ from minigrid.core.world_object import WorldObj
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
 from wmtoolkit.agents.budget import Budget, Meter
 from wmtoolkit.agents.false_goals import FalseGoals
+from wmtoolkit.agents.infill import forward_score
 from wmtoolkit.agents.planner import Planner
 from wmtoolkit.agents.registry import agent_class
 from wmtoolkit.agents.search_graph import Node, SearchGraph, ahead
@@ -95,6 +96,10 @@ class Liar:
 
     def __init__(self, model, kind=None):
         self.model, self.kind = model, kind or LyingState
+
+    @property
+    def forward_passes(self):
+        return self.model.forward_passes
 
     def rollout_state(self, histories):
         return self.kind(self.model.rollout_state(histories))
@@ -196,8 +201,9 @@ def test_a_drop_speaks_for_drops_beside_less():
     env = make_level(level)
     observation = reset_level(env, 0)
     seen = SeenMap(observation)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    graph = SearchGraph(root, seen, Meter(Budget(10, 1e9, 10)))
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(root, seen, Meter(Budget(10, 1e9, 10), model))
     ball, box, key = (6, 0, 0), (7, 1, 0), (5, 2, 0)
     x, y, heading = *seen.position, seen.direction
     front = ahead((x, y, heading))
@@ -231,7 +237,8 @@ def test_predicted_failure_is_avoided(name):
 @pytest.mark.parametrize("name", PLANNERS)
 def test_a_plan_is_followed_without_asking_the_model_again(name):
     env = make_level("BabyAI-GoToLocal-v0")
-    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED)
+    far = {"horizons": list(range(1, 11))} if name == "infill" else {}
+    agent = make_agent(name, world_model=SimulatorWorldModel(env), **UNHURRIED, **far)
     _, steps, log = play(agent, env, 900_001)
     assert steps > 2
     assert log[0]["forward_passes"] > 0
@@ -363,6 +370,57 @@ def test_mcts_draws_what_it_might_see_and_never_counts_on_it():
     assert all(not node.key[4] for node in thought[4]["plan_nodes"])
 
 
+@pytest.mark.parametrize("name", ["policy", *PLANNERS])
+def test_forward_passes_are_calls_of_the_network(world_model, name):
+    """What encodes a context, asks the policy, imagines a step or fills in a plan: all of it, and nothing else."""
+    calls = []
+    hook = world_model.network.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        env = make_level("BabyAI-GoToLocal-v0", max_steps=3)
+        budget = {} if name == "policy" else {"max_nodes": 30, "max_forward_passes": 12, **UNHURRIED}
+        _, _, log = play(make_agent(name, world_model=world_model, **budget), env, 900_000)
+    finally:
+        hook.remove()
+    assert sum(decision["forward_passes"] for decision in log) == len(calls) > 0
+    assert all(decision["forward_passes"] <= 12 for decision in log)
+
+
+def test_mcts_goes_on_with_what_it_imagined_behind_a_plan_that_came_true():
+    env = make_level("BabyAI-GoToObjMazeS4R2-v0")
+    model = SimulatorWorldModel(env)
+    agent = make_agent("mcts", world_model=model, max_forward_passes=12, **UNHURRIED)
+    kept = 0
+    for seed in range(900_000, 900_004):
+        _, _, log = play(agent, env, seed)
+        for decision in log:
+            if "graph" not in decision or len(decision["graph"]) <= decision["nodes"]:
+                continue
+            assert decision["reason"] in ("plan finished", "false goal")
+            graph = decision["graph"]
+            for index in range(1, len(graph), 5):
+                node, way = graph.nodes[index], [graph.nodes[step].action for step in graph.path(index)]
+                state = graph.nodes[0].state
+                for action in way:
+                    state = state.step([action])
+                np.testing.assert_array_equal(state.images[0], node.image)
+                assert len(way) == node.depth
+                kept += 1
+    assert kept > 20
+
+
+def test_mcts_spends_its_budget_before_it_gives_up():
+    """Simulations that end where everything is known already do not end the search, as long as there is more."""
+    env = make_level("BabyAI-GoToObjMazeS4R2-v0")
+    agent = make_agent("mcts", world_model=SimulatorWorldModel(env, sees_hidden=False), chances=1, **UNHURRIED)
+    for seed in range(900_000, 900_004):
+        agent.reset(seed)
+        agent.act(reset_level(env, seed))
+        thought = agent.diagnostics
+        graph = thought["graph"]
+        unknown = any(graph.known(node, action) is None for node in range(len(graph)) for action in graph.useful(node))
+        assert thought["goal"] or thought["forward_passes"] >= 61 or not unknown
+
+
 def test_infilling_takes_fewer_passes_than_searching():
     env = make_level("BabyAI-GoToLocal-v0")
     passes = {}
@@ -371,6 +429,20 @@ def test_infilling_takes_fewer_passes_than_searching():
         logs = [play(agent, env, seed)[2] for seed in range(900_000, 900_010)]
         passes[name] = np.mean([decision["forward_passes"] for log in logs for decision in log])
     assert passes["infill"] < passes["best-first"]
+
+
+def test_a_plans_score_is_what_the_model_gives_its_way_forwards(world_model):
+    """Views, headings and outcomes of each step, and SUCCESS in place of the outcome that was likeliest at the end."""
+    env = make_level("BabyAI-GoToLocal-v0")
+    observation = reset_level(env, 900_000)
+    state = world_model.rollout_state([Trajectory.start(observation)])
+    graph = SearchGraph(state, SeenMap(observation), Meter(Budget(99, 1e9, 99), world_model))
+    (first,) = graph.imagine([(0, grid.LEFT)])
+    (second,) = graph.imagine([(first, grid.LEFT)])
+    state = state.step([grid.LEFT]).step([grid.LEFT])
+    odds = state.outcomes[0]
+    expected = state.total_log_prob[0] + np.log(odds[Outcome.SUCCESS] / odds.max())
+    assert forward_score(graph, [0, first, second]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_infill_needs_a_model_that_infills():

@@ -1,10 +1,15 @@
 """Agents by name: the references, what each needs, and what is said when it is missing."""
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
-from wmtoolkit.agents.registry import needs
+from wmtoolkit.agents.planner import Planner
+from wmtoolkit.agents.registry import agent_class, needs
+from wmtoolkit.benchmarks.plans import load_plan
+from wmtoolkit.benchmarks.success import SuccessPlan
 from wmtoolkit.data.behaviours import BehaviourError
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.envs import ImaginationEnv
@@ -102,10 +107,11 @@ def test_a_bot_that_runs_in_circles_raises_instead_of_hanging():
 
 def test_the_policy_agent_takes_the_likeliest_action_or_samples():
     class Fixed:
-        histories = ()
+        histories, forward_passes = (), 0
 
         def policy(self, histories):
             self.histories = histories
+            self.forward_passes += 1
             return np.array([[0.1, 0.5, 0.4, 0, 0, 0, 0]], np.float32)
 
     observation = {"image": np.zeros((7, 7, 3), np.uint8), "direction": 0, "mission": "go to the red ball"}
@@ -120,3 +126,13 @@ def test_the_policy_agent_takes_the_likeliest_action_or_samples():
     np.testing.assert_allclose(taken, [0.1, 0.5, 0.4, 0, 0, 0, 0], atol=0.09)
     with pytest.raises(UserError, match="temperature"):
         make_agent("policy", world_model=model, temperature=-1)
+
+
+def test_the_packaged_comparison_of_planners_is_fair():
+    """Every planner, beside it its control with a perfect simulator, and one budget for all."""
+    plan = load_plan(SuccessPlan, "success", str(files("wmtoolkit") / "configs" / "bench" / "planners.yaml"))
+    planners = [name for name in AGENTS if issubclass(agent_class(name), Planner)]
+    assert {spec.agent for spec in plan.agents} == {*planners, *(f"perfect:{name}" for name in planners)}
+    assert all(spec.settings == plan.agents[0].settings for spec in plan.agents)
+    assert set(plan.agents[0].settings) == {"max_forward_passes", "max_nodes", "max_milliseconds"}
+    assert plan.levels == ["BabyAI-GoToRedBallGrey-v0", "BabyAI-GoToLocal-v0"]

@@ -13,15 +13,16 @@ from wmtoolkit.world import grid
 from wmtoolkit.world.trajectory import Trajectory
 
 
-def unlimited():
-    return Meter(Budget(10_000, 1e9, 10_000))
+def unlimited(model):
+    return Meter(Budget(10_000, 1e9, 10_000), model)
 
 
 def graph_of(level, seed, **options):
     env = make_level(level)
     observation = reset_level(env, seed)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
-    return env, SearchGraph(root, SeenMap(observation), unlimited(), **options)
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
+    return env, SearchGraph(root, SeenMap(observation), unlimited(model), **options)
 
 
 def grown(graph, limit=2000, batch=64):
@@ -105,7 +106,7 @@ def test_putting_an_object_back_is_no_change():
         history = history.extended(action, env.step(action)[0])
     seen = SeenMap(history.observation())
     seen.time = len(history)
-    graph = SearchGraph(model.rollout_state([history]), seen, unlimited(), actions=INTERACTIONS)
+    graph = SearchGraph(model.rollout_state([history]), seen, unlimited(model), actions=INTERACTIONS)
     (picked,) = graph.imagine([(0, grid.PICKUP)])
     assert graph.nodes[picked].key[3] != graph.nodes[0].key[3]
     assert graph.imagine([(picked, grid.DROP)]) == [0]
@@ -150,9 +151,11 @@ def test_a_refuted_success_ends_nothing():
     """The way goes on through a situation that was taken for success in vain."""
     env = make_level("BabyAI-GoToObj-v0")
     observation = reset_level(env, 0)
-    root = SimulatorWorldModel(env).rollout_state([Trajectory.start(observation)])
+    model = SimulatorWorldModel(env)
+    root = model.rollout_state([Trajectory.start(observation)])
     for refuted in (False, True):
-        graph = SearchGraph(root, SeenMap(observation), unlimited(), refuted=lambda graph, node, known=refuted: known)
+        options = {"refuted": lambda graph, node, known=refuted: known}
+        graph = SearchGraph(root, SeenMap(observation), unlimited(model), **options)
         grown(graph)
         goals = [index for index, node in enumerate(graph.nodes) if index and node.success > 0.5]
         assert goals
@@ -208,6 +211,6 @@ def test_an_episode_may_begin_in_front_of_its_goal():
     assert graph.nodes[back].key == graph.nodes[0].key
     _, graph = graph_of("BabyAI-GoToObj-v0", 0)
     graph.seen.time = 1
-    graph = SearchGraph(graph.nodes[0].state, graph.seen, unlimited())
+    graph = SearchGraph(graph.nodes[0].state, graph.seen, graph.meter)
     (left,) = graph.imagine([(0, grid.LEFT)])
     assert graph.imagine([(left, grid.RIGHT)]) == [0]

@@ -28,37 +28,46 @@ def test_a_plan_is_the_completion_of_a_trajectory_that_ends_in_success(
     assert done.trajectory.success
 
 
+@pytest.mark.parametrize("views", [True, False])
 def test_histories_and_horizons_share_each_pass_and_do_not_disturb_each_other(
-    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory], views: bool
 ) -> None:
     histories = [episodes[0].prefix(0), episodes[1].prefix(7), episodes[2].prefix(3)]
     horizons, steps, passes = [1, 3, 6], 3, []
     hook = world_model.network.register_forward_hook(lambda *_: passes.append(1))
-    plans = world_model.infill_plan(histories, horizons, steps=steps)
+    plans = world_model.infill_plan(histories, horizons, steps=steps, views=views)
     hook.remove()
     assert len(passes) == steps
     for row, history in enumerate(histories):
         for plan, horizon in zip(plans[row], horizons, strict=True):
-            ((alone,),) = world_model.infill_plan([history], [horizon], steps=steps)
+            ((alone,),) = world_model.infill_plan([history], [horizon], steps=steps, views=views)
             assert plan.actions.shape == (horizon,)
-            assert plan.images.shape == (horizon, 7, 7, 3)
+            assert (plan.images is not None) == views
+            assert plan.images is None or plan.images.shape == (horizon, 7, 7, 3)
             np.testing.assert_array_equal(plan.actions, alone.actions)
             assert plan.action_log_prob == pytest.approx(alone.action_log_prob, abs=1e-3)
             assert plan.log_prob <= plan.action_log_prob <= 0
 
 
-def test_the_past_and_the_mission_matter(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+@pytest.mark.parametrize("views", [True, False])
+def test_the_past_and_the_mission_matter(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory], views: bool
+) -> None:
     history = episodes[1].prefix(7)
     other = replace(history, mission="pick up the green key")
     forgetful = Trajectory.start(history.observation())
-    plans = world_model.infill_plan([history, other, forgetful], [3])
+    plans = world_model.infill_plan([history, other, forgetful], [3], views=views)
     assert len({plan.log_prob for (plan,) in plans}) == 3
 
 
-def test_plans_are_drawn_from_their_own_generator(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+@pytest.mark.parametrize("views", [True, False])
+def test_plans_are_drawn_from_their_own_generator(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory], views: bool
+) -> None:
     def drawn(seeds: list[int]) -> list[list[int]]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        (plans,) = world_model.infill_plan([episodes[0].prefix(2)], [5] * 3, temperature=1.0, generator=generators)
+        options = {"views": views, "temperature": 1.0, "generator": generators}
+        (plans,) = world_model.infill_plan([episodes[0].prefix(2)], [5] * 3, **options)
         return [plan.actions.tolist() for plan in plans]
 
     first, again = drawn([1, 2, 3]), drawn([1, 7, 3])

@@ -139,9 +139,9 @@ def fill_window(
         raise UserError("words of a mission can only be hidden if the text model's tokenizer leaves every word whole")
     position = np.stack([lane.position[start] for lane, start in zip(lanes, starts, strict=True)])
     heading = np.stack([lane.heading[start] for lane, start in zip(lanes, starts, strict=True)])
-    begin = np.array([lane.heading[0] for lane in lanes]) * network.world.start_heading
+    begin = begun(network, lanes)
     time = starts[:, None] + np.arange(size) + 1
-    seen = _seen_before(lanes, starts) if network.world.memory else None
+    seen = seen_before(lanes, starts) if network.world.memory else None
     memory = None if seen is None else remembered(seen, ids[:, 0], position, heading, time[:, 0], network.world.memory)
     log_probs = np.zeros((len(lanes), 1 + size, BLOCK), np.float32)
     generators = generator
@@ -174,9 +174,7 @@ def fill_window(
         new_log_probs[:, 1:] = drawn_log_probs.reshape(ids.shape)
         _fill_mission(network, hidden, new, new_log_probs, words.length)
         left = masked.reshape(len(lanes), -1)
-        quota = np.ceil(left.sum(axis=1) / (steps - round_)).astype(int)
-        flat = np.where(left, -new_log_probs.reshape(len(lanes), -1), np.inf)
-        commit = (left & (flat.argsort(axis=1).argsort(axis=1) < quota[:, None])).reshape(masked.shape)
+        commit = first_share(left, new_log_probs.reshape(len(lanes), -1), steps - round_).reshape(masked.shape)
         mission = np.where(commit[:, 0], new[:, 0], mission)
         ids = np.where(commit[:, 1:], new[:, 1:], ids)
         log_probs[commit] = new_log_probs[commit]
@@ -193,12 +191,24 @@ def fill_window(
         )
 
 
+def begun(network: WorldNetwork, lanes: list[Lane]) -> np.ndarray:
+    """(B,) headings that the network's coordinates begin with, see ``Tokens.turned``."""
+    return np.array([lane.heading[0] for lane in lanes]) * network.world.start_heading
+
+
+def first_share(left: np.ndarray, log_probs: np.ndarray, rounds: int) -> np.ndarray:
+    """(B, n) bool, the most confident of what is left (B, n), so many that as much is left for each other round."""
+    quota = np.ceil(left.sum(axis=1) / rounds).astype(int)
+    rank = np.where(left, -log_probs, np.inf).argsort(axis=1).argsort(axis=1)
+    return left & (rank < quota[:, None])
+
+
 def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[int, torch.Tensor]]:
     """Lay a lane's frames behind each other, kind by kind, so that each lane draws from its own generator."""
     return [(first, part.reshape(lanes, -1, *part.shape[1:])) for first, part in scored]
 
 
-def _seen_before(lanes: list[Lane], starts: np.ndarray) -> geometry.LastSeen:
+def seen_before(lanes: list[Lane], starts: np.ndarray) -> geometry.LastSeen:
     """What was seen before the frames ``starts`` (B,) of the lanes."""
     seen = geometry.LastSeen.empty(len(lanes))
     for row, (lane, start) in enumerate(zip(lanes, starts, strict=True)):

@@ -43,6 +43,8 @@ class WorldNetwork(nn.Module):
         self.world = world
         self.bf16_inference = False
         """Run the network in bf16 where no gradient is wanted; predictions move by about as much as training noise."""
+        self.forward_passes = 0
+        """Calls of ``forward`` so far, whatever they were for: what planners are charged."""
         self.tokenizer = tokenizer = WorldTokenizer()
         if isinstance(llada2, LLaDA2MoeConfig):
             llada2 = LLaDA2MoeForCausalLM(llada2)
@@ -182,6 +184,7 @@ class WorldNetwork(nn.Module):
 
         ``prefix``: see ``LLaDA2MoeModel.forward``.
         """
+        self.forward_passes += 1
         embedded, positions = self.embed(tokens)
         fast = self.bf16_inference and not torch.is_grad_enabled()
         with torch.autocast(

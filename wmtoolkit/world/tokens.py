@@ -87,6 +87,10 @@ class Tokens:
         words = None if self.words is None else self.words[part]
         return Tokens(**{name: getattr(self, name)[part] for name in EACH}, words=words)
 
+    def columns(self, places: np.ndarray) -> Tokens:
+        """Some of the tokens of each sequence."""
+        return Tokens(**{name: getattr(self, name)[:, places] for name in EACH}, words=self.words)
+
 
 EACH = tuple(field.name for field in fields(Tokens) if field.name != "words")
 """Fields of each token."""
