@@ -92,7 +92,6 @@ def drawn_ahead(draw: Callable[[int], Batch], steps: range, loaders: int) -> Ite
         batch_size=None,
         sampler=steps,
         num_workers=loaders,
-        collate_fn=_as_it_is,
         multiprocessing_context="fork",
     )
 
@@ -105,10 +104,6 @@ class _Drawn:
 
     def __getitem__(self, step: int) -> Batch:
         return self._draw(step)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def full_size(batch_size: int, world: WorldConfig) -> int:
