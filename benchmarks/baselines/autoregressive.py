@@ -245,6 +245,11 @@ class LeftToRight:
     def __init__(self, network: WorldNetwork) -> None:
         self._network = network
 
+    @property
+    def forward_passes(self) -> int:
+        """Passes of the network so far."""
+        return self._network.forward_passes
+
     def policy(self, histories: Iterable[Trajectory]) -> np.ndarray:
         """Probabilities (B, 7) of the bot's next action after histories."""
         # The last frame is only a place for what comes next: ``policy`` does not read it.

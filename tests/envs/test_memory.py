@@ -112,8 +112,8 @@ def test_an_impossible_memory_is_refused_with_what_is_possible(world_model, memo
 
 def test_real_levels_leave_it_aside(world_model):
     for imagined in (True, False):
-        env = make_sb3_vec_env(LEVEL, 2, imagined=imagined, checkpoint=world_model, memory=0, seed=0)
+        env = make_sb3_vec_env("BabyAI-GoToLocal-v0", 2, imagined=imagined, checkpoint=world_model, memory=0, seed=0)
         env.reset()
         env.step([1, 1])
     with pytest.raises(UserError, match="60"):
-        make_sb3_vec_env(LEVEL, 2, checkpoint=world_model, memory=61)
+        make_sb3_vec_env("BabyAI-GoToLocal-v0", 2, checkpoint=world_model, memory=61)
