@@ -79,12 +79,20 @@ def test_events_are_what_was_handled_or_tried_on_an_object() -> None:
     assert {changed for _, _, changed in kinds} == {True, False}
 
 
-def test_near_misses_face_something_and_end_nothing(frames: windows.Frames) -> None:
-    near = frames.near_misses
+def test_near_misses_look_like_successes_of_their_level(frames: windows.Frames) -> None:
+    near, outcomes = frames.near_misses, np.asarray(frames.outcomes)
     assert 0 < len(near) < len(frames.images)
-    front = frames.images[near][:, *grid.FRONT_CELL, 0]
-    assert np.isin(front, (*grid.PORTABLE, grid.DOOR)).all()
-    assert (np.asarray(frames.outcomes)[near] == Outcome.CONTINUE).all()
+    assert (outcomes[near] == Outcome.CONTINUE).all()
+    level = np.repeat(frames.levels, frames.lengths)
+
+    def looks(frame: int) -> tuple[int, ...]:
+        ahead, hand = (frames.images[frame][cell][0] for cell in (grid.FRONT_CELL, grid.AGENT_CELL))
+        return int(level[frame]), int(frames.actions[frame]), int(ahead), int(hand)
+
+    successes = {looks(frame) for frame in np.flatnonzero(outcomes == Outcome.SUCCESS)}
+    assert {looks(frame) for frame in near} <= successes
+    others = np.setdiff1d(np.flatnonzero(outcomes == Outcome.CONTINUE), near)
+    assert not {looks(frame) for frame in others} & successes
     sampler = replace(make_sampler(load_config("tiny")), near_share=0.5, ending_share=0.0, event_share=0.0)
     rng = np.random.default_rng(0)
     held = []

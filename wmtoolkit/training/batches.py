@@ -26,7 +26,7 @@ class Sampler:
         batch_size: windows in a block-causal batch; under full attention as many as hold about as many tokens.
         ending_share: share of windows placed so that they hold an episode's end, at a uniform place in the window.
         event_share: the same for pick-ups, drops and toggles, and for attempts at something in front.
-        near_share: the same for steps after which an object or a door is in front and nothing ends.
+        near_share: the same for steps that look like a success of their level and are none.
         full_share: share of batches with full attention (any-order infilling) instead of block-causal.
         mixture: share of each masking strategy in block-causal batches.
         full_mixture: the same under full attention.

@@ -94,7 +94,7 @@ class MaskingConfig:
         full_share: share of batches with full attention.
         ending_share: share of windows that hold an episode's end.
         event_share: share of windows that hold a pick-up, drop or toggle, or an attempt at something in front.
-        near_share: share of windows that hold a step after which an object or a door is in front and nothing ends.
+        near_share: share of windows that hold a step which looks like a success of its level and is none.
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.

@@ -96,9 +96,13 @@ class Frames:
 
     @cached_property
     def near_misses(self) -> np.ndarray:
-        """Frames in which the agent faces an object or a door and that ended nothing; int64."""
-        facing = np.isin(self.images[:, *grid.FRONT_CELL, 0], (*grid.PORTABLE, grid.DOOR))
-        return np.flatnonzero(facing & (np.asarray(self.outcomes) == Outcome.CONTINUE))
+        """Frames that look like a success of their level and are none: after the same action the same kind of thing is
+        in front and in hand; int64."""
+        owner = np.repeat(self.levels, self.lengths).astype(np.int64)
+        kind = (owner * (len(grid.ACTIONS) + 1) + self.actions + 1) * 256**2
+        kind += 256 * self.images[:, *grid.FRONT_CELL, 0].astype(np.int64) + self.images[:, *grid.AGENT_CELL, 0]
+        outcomes = np.asarray(self.outcomes)
+        return np.flatnonzero((outcomes == Outcome.CONTINUE) & np.isin(kind, kind[outcomes == Outcome.SUCCESS]))
 
     @cached_property
     def near_miss_chances(self) -> np.ndarray:
