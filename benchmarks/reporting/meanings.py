@@ -22,6 +22,8 @@ MEANINGS = {
     "success_probability": "Mean P(success) where an episode succeeds.",
     "success_probability_swapped": "The same when the mission is swapped for one that names other objects: it should "
     "be near 0.",
+    "success_probability_near_miss": "Mean P(success) of steps that look like a success of their level and are none: "
+    "the same action, kind of thing in front and in hand. It should be near 0.",
     "swap_falls": "Share of successes whose probability the other mission at least halves.",
     "ece": "Expected calibration error of the probabilities of all cells: 0.02 means they are off by 2 points on "
     "average. Most cells are certain, so a small value is easily had.",

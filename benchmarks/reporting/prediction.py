@@ -52,6 +52,7 @@ def prediction(document: Mapping[str, Any], name: str) -> Section:
                 "F1": ranged("outcome_f1"),
                 "P(success) at successes": ranged("success_probability"),
                 "the same, mission swapped": ranged("success_probability_swapped"),
+                "at near misses": ranged("success_probability_near_miss"),
             },
             best=4,
         )

@@ -254,3 +254,23 @@ def test_a_probability_that_falls_to_half_or_more_does_not_count_as_fallen(episo
     found = grounded_outcomes(model, frames, outcome_steps(frames, 10, 10, RNG(0)))[1]
     assert found["swap_falls"].value == 0
     assert found["success_probability"].value == pytest.approx(0.35)
+
+
+def test_near_misses_look_like_a_success_of_their_level(episodes: list[Trajectory]) -> None:
+    model = stand_in(
+        {"outcomes": favour(4, Outcome.SUCCESS, 0.25)}, {"outcomes": favour(4, Outcome.SUCCESS, 0.75)}, which=_red
+    )
+    ball = np.array(episodes[0].images)
+    ball[2, *grid.FRONT_CELL] = (grid.OBJECTS.index("ball"), 0, 0)
+    actions = np.array(episodes[0].actions)
+    actions[1] = grid.TOGGLE
+    actions[2:5] = grid.LEFT  # so no other step looks alike
+    item = replace(episodes[0], images=ball, actions=actions, level="one")
+    right, wrong = (replace(item, mission=f"go to the {name}") for name in ("grey ball", "red key"))
+    frames = windows.Frames.from_trajectories([ended(right, 2), wrong.prefix(5)])
+    steps = outcome_steps(frames, 10, 10, RNG(0))
+    assert (steps.episode[steps.near], steps.step[steps.near]) == (1, 1)
+    found = grounded_outcomes(model, frames, steps)[1]
+    assert found["success_probability_near_miss"].value == pytest.approx(0.75)
+    assert found["success_probability_near_miss"].entry()["n"] == 1
+    assert steps.weight.sum() == 2 + 5

@@ -23,6 +23,7 @@ class OutcomeSteps:
     Attributes:
         episode, step, outcome: (N,).
         weight: (N,) float64, how many steps of the episodes each stands for.
+        near: (N,) bool, the step looks like a success of its level and is none (``Frames.near_misses``).
         swapped: (N, 52) mission block of another mission, or -1 where there is none.
     """
 
@@ -30,15 +31,19 @@ class OutcomeSteps:
     step: np.ndarray
     outcome: np.ndarray
     weight: np.ndarray
+    near: np.ndarray
     swapped: np.ndarray
 
 
 def outcome_steps(frames: windows.Frames, successes: int, others: int, rng: np.random.Generator) -> OutcomeSteps:
-    """Draw steps that end in success and steps that do not; each kind weighs as much as it occurs."""
+    """Draw steps that end in success and steps that do not, half of these near misses; each weighs as it occurs."""
     target = all_steps(frames)
     ends = np.asarray(frames.outcomes)[target] == Outcome.SUCCESS
+    near = np.isin(target, frames.near_misses)
+    rest = target[~ends & ~near]
+    misses = min(int(near.sum()), max(others // 2, others - len(rest)))
     chosen, weight = [], []
-    for kind, wanted in ((target[ends], successes), (target[~ends], others)):
+    for kind, wanted in ((target[ends], successes), (target[near], misses), (rest, others - misses)):
         drawn = rng.permutation(kind)[:wanted]
         chosen.append(drawn)
         weight.append(np.full(len(drawn), len(kind) / max(len(drawn), 1)))
@@ -47,7 +52,8 @@ def outcome_steps(frames: windows.Frames, successes: int, others: int, rng: np.r
     outcome = np.asarray(frames.outcomes, dtype=np.int64)[drawn]
     swapped = _other_missions(frames, episode, rng)
     swapped[outcome != Outcome.SUCCESS] = -1
-    return OutcomeSteps(episode, drawn - frames.offsets[episode] - 1, outcome, np.concatenate(weight), swapped)
+    step = drawn - frames.offsets[episode] - 1
+    return OutcomeSteps(episode, step, outcome, np.concatenate(weight), np.isin(drawn, frames.near_misses), swapped)
 
 
 def _other_missions(frames: windows.Frames, episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -87,7 +93,8 @@ def grounded_outcomes(
 
     ``outcome_precision``, ``outcome_recall``, ``outcome_f1`` of SUCCESS (each step weighs as much as it occurs);
     ``success_probability`` and ``success_probability_swapped``: mean P(SUCCESS) where an episode succeeds, and the same
-    under another mission; ``swap_falls``: share of these in which the other mission at least halves it.
+    under another mission; ``swap_falls``: share of these in which the other mission at least halves it;
+    ``success_probability_near_miss``: mean P(SUCCESS) of steps that look like a success of their level and are none.
     """
     found: dict[int, dict[str, Tally]] = {}
     for position in range(1, model.network.world.recent + 1):
@@ -95,6 +102,10 @@ def grounded_outcomes(
         episode, step, true = steps.episode[there], steps.step[there], steps.outcome[there]
         said = success_probabilities(model, frames, episode, step, position)
         tallies = outcome_tallies(said.argmax(-1), true, episode, steps.weight[there])
+        near = steps.near[there]
+        if near.any():
+            chances = said[near, Outcome.SUCCESS]
+            tallies["success_probability_near_miss"] = Tally.of("mean", chances, episode[near])
         swap = np.flatnonzero(steps.swapped[there, 0] >= 0)
         if len(swap):
             before = said[swap, Outcome.SUCCESS]

@@ -63,11 +63,21 @@ def markdown(document: Mapping[str, Any]) -> str:
         "outcome_f1",
         "success_probability",
         "success_probability_swapped",
+        "success_probability_near_miss",
     )
     parts.append(
         _section(
             "Outcome, by the number of true frames before it in the window",
-            ["level", "frames", "precision", "recall", "F1", "P(success) at successes", "mission swapped"],
+            [
+                "level",
+                "frames",
+                "precision",
+                "recall",
+                "F1",
+                "P(success) at successes",
+                "mission swapped",
+                "near misses",
+            ],
             [[_short(row["level"]), str(row["position"]), *(cell(row, name) for name in columns)] for row in outcomes],
         )
     )
