@@ -18,6 +18,9 @@ def test_wilson_at_the_edges() -> None:
     low, high = wilson(100, 100)
     assert high == 1.0
     assert 0.96 < low < 0.97
+    for trials in range(1, 300):  # to the last bit
+        assert wilson(0, trials)[0] == 0
+        assert wilson(trials, trials)[1] == 1
 
 
 def test_the_bootstrap_covers_the_mean_and_narrows() -> None:

@@ -20,7 +20,8 @@ def wilson(successes: float, trials: float, level: float = 0.95) -> tuple[float,
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # It holds the share itself; at 0 and 1 rounding would say otherwise.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
 
 
 def bootstrap_mean(
