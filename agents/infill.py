@@ -89,11 +89,12 @@ class InfillAgent(Planner):
         self._goal_model = cast(GoalModel, self._world_model)
         self._horizons, self._samples = sorted(set(horizons)), samples
         self._steps, self._temperature = steps, temperature
+        self._scores: dict[int, float] = {}
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
         plans = self._infilled(graph)
         ways = self._rolled_out(graph, plans)
-        self._scores: dict[int, float] = {}
+        self._scores = {}
         if not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
             self._expand(graph, Frontier(graph, failure_threshold=self._failure_threshold), SPREAD, SPREAD_BATCH)
         found: dict[tuple[int, ...], Candidate] = {}

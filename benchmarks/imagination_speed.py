@@ -116,7 +116,7 @@ def _anew(model: AnyOrderWorldModel, histories: list[Trajectory]) -> Callable[[]
     drawn = masks.only("forward", (count, HISTORY + 1))
     drawn.slots[:, :-1], drawn.cells[:, :-1] = True, True
     batch = full_attention_batch(window, drawn, np.zeros(window.valid.shape, bool), world)
-    tokens, attention = batch.tokens.tensors(network.device), torch.as_tensor(np.ascontiguousarray(batch.attention))
+    tokens, attention = batch.tokens.tensors(network.device), batch.attention(network.device)
 
     @torch.inference_mode()
     def call() -> None:

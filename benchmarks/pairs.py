@@ -8,7 +8,7 @@ from typing import Any
 
 from wmtoolkit.benchmarks.fresh import own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, fingerprint
+from wmtoolkit.benchmarks.plans import FIRST_SEED, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Player
 from wmtoolkit.benchmarks.trainings import mean_over_seeds, slug, train_apart
 from wmtoolkit.data.splits import DEFAULT_HELD_OUT
@@ -39,13 +39,9 @@ class PairsPlan:
 def _runs(plan: PairsPlan) -> Iterator[tuple[dict[str, Any], Config]]:
     """Units and the configs they stand for."""
     for seed in plan.seeds:
-        config = load_config(plan.config, _changes(plan, seed))
+        config = load_config(plan.config, seeded(plan.set, seed))
         unit = {"training_seed": seed, "config": fingerprint(config), "samples": plan.samples}
         yield {**unit, "held_out": plan.held_out}, config
-
-
-def _changes(plan: PairsPlan, seed: int) -> list[str]:
-    return [*plan.set, f"training.seed={seed}", "logging.trackers=[]"]
 
 
 def units(plan: PairsPlan, player: Player) -> Iterator[dict[str, Any]]:
@@ -61,7 +57,7 @@ def run(plan: PairsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
         def work(unit: dict[str, Any] = unit, config: Config = config) -> dict[str, Any]:
             out = ledger.folder / "runs" / slug(f"pairs-{unit['training_seed']}-{unit['config'][:8]}")
             data = own_data(config, ledger.folder.parent / "data", plan.held_out)
-            train_apart(plan.config, _changes(plan, unit["training_seed"]), data, out)
+            train_apart(plan.config, seeded(plan.set, unit["training_seed"]), data, out)
             document = evaluate(out / "checkpoint", data, samples=plan.samples)
             rows = [row for row in document["rows"] if row["table"] == "levels" and row.get("predictor") == MODEL]
             return {"rows": [row for row in rows if ", " in row["level"]]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -95,6 +95,11 @@ def load_plan(
 def document(plan: Any) -> dict[str, Any]:
     """A plan as plain values."""
     return asdict(plan)
+
+
+def seeded(changes: Sequence[str], seed: int) -> list[str]:
+    """Entries of a training's config with its seed, and without trackers."""
+    return [*changes, f"training.seed={seed}", "logging.trackers=[]"]
 
 
 def fingerprint(config: Any) -> str:

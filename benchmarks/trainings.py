@@ -17,7 +17,7 @@ from torch import nn
 
 from wmtoolkit.benchmarks.fresh import fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.errors import UserError
@@ -63,7 +63,7 @@ def _runs(plan: TrainingsPlan) -> Iterator[tuple[Variant, int, Config]]:
 
 
 def _changes(plan: TrainingsPlan, variant: Variant, seed: int) -> list[str]:
-    return [*plan.set, *variant.set, f"training.seed={seed}", "logging.trackers=[]"]
+    return seeded([*plan.set, *variant.set], seed)
 
 
 def slug(name: str) -> str:
@@ -151,7 +151,7 @@ def _measured(plan: TrainingsPlan, levels: Sequence[str], checkpoint: Path, ledg
     data = [str(fresh_data(level, folder, seed=plan.seed)) for level in levels]
     if plan.samples:
         found = {"metrics": evaluate(checkpoint, data, samples=plan.samples)["metrics"]}
-    player = Player(checkpoint)
+    player = Player(checkpoint, ledger.folder.parent)
     for agent in plan.agents:
         played = []
         for level in levels:

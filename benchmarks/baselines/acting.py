@@ -12,7 +12,7 @@ from wmtoolkit.benchmarks.baselines import fitting
 from wmtoolkit.benchmarks.baselines.autoregressive import LeftToRight
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning, save_cloning
 from wmtoolkit.benchmarks.fresh import own_data
-from wmtoolkit.benchmarks.plans import fingerprint
+from wmtoolkit.benchmarks.plans import fingerprint, seeded
 from wmtoolkit.errors import UserError
 from wmtoolkit.training.config import Config, load_config
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -31,7 +31,7 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 
 @cache
 def _config(name: str, changes: tuple[str, ...]) -> Config:
-    return load_config(name, [*changes, "training.seed=0", "logging.trackers=[]"])
+    return load_config(name, seeded(changes, 0))
 
 
 def place(name: str, config: Config, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from wmtoolkit.world.tokenizer import BEHAVIOUR, BLOCK, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS
 
 BOT = BEHAVIOURS.index("bot")
-TRANSITIONS = 4
+TRANSITIONS = 16
 """Steps in a batch of the convolutional networks, which cost little each, for every window of the config's."""
 ANONYMOUS = 0.5
 """Share of windows that do not say who acted, so that the model can be asked what happens without knowing that."""

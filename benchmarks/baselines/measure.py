@@ -159,7 +159,7 @@ def _filled_in(
         cells = np.broadcast_to(shown[..., FIRST_CELL:, None], (*shown.shape[:2], grid.CELLS, 3))
         drawn = Masks(shown[..., :FIRST_CELL], cells, np.zeros(shown.shape[:2], np.int64))
         batch = block_causal_batch(window, drawn, np.zeros((len(shown), 2), bool), network.world)
-        hidden = network(batch.tokens.tensors(device), torch.as_tensor(batch.attention, device=device))
+        hidden = network(batch.tokens.tensors(device), batch.attention(device))
         scored = block_log_probs(network, hidden[:, batch.first : batch.first + BLOCK], batch.given[:, 0])
         ids = batch.target[:, 0].copy()
         best = network.completions.to(device)[scored[-1][1].argmax(-1)].numpy(force=True)

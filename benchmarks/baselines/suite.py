@@ -17,7 +17,7 @@ from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_clon
 from wmtoolkit.benchmarks.baselines.measure import Predictor
 from wmtoolkit.benchmarks.fresh import fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.benchmarks.trainings import mean_over_seeds, raised, slug, train_apart, trained_parameters
@@ -63,7 +63,7 @@ def _works(plan: BaselinesPlan) -> Iterator[tuple[dict[str, Any], Config]]:
         for name in plan.baselines:
             if seed != plan.seeds[0] and name in (*UNTRAINED, "empirical prior"):
                 continue
-            config = load_config(plan.fixed_ratio if name == "fixed ratio" else plan.config, _changes(plan, seed))
+            config = load_config(plan.fixed_ratio if name == "fixed ratio" else plan.config, seeded(plan.set, seed))
             unit = {
                 "baseline": name,
                 "training_seed": seed,
@@ -73,10 +73,6 @@ def _works(plan: BaselinesPlan) -> Iterator[tuple[dict[str, Any], Config]]:
                 "seed": plan.seed,
             }
             yield unit, config
-
-
-def _changes(plan: BaselinesPlan, seed: int) -> list[str]:
-    return [*plan.set, f"training.seed={seed}", "logging.trackers=[]"]
 
 
 def units(plan: BaselinesPlan, player: Player) -> Iterator[dict[str, Any]]:
@@ -127,7 +123,7 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
     name, seed = unit["baseline"], unit["training_seed"]
     if name in ("any-order", "fixed ratio"):
         out = ledger.folder / "runs" / slug(f"{name}-{seed}-{unit['config'][:8]}")
-        train_apart(plan.fixed_ratio if name == "fixed ratio" else plan.config, _changes(plan, seed), data, out)
+        train_apart(plan.fixed_ratio if name == "fixed ratio" else plan.config, seeded(plan.set, seed), data, out)
         player = Player(out / "checkpoint")
         return _Rival(measure.any_order(player.model), player.model.network, player.agent)
     if name in UNTRAINED:

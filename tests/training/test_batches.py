@@ -47,7 +47,7 @@ def _draw(frames: windows.Frames, step: int, **changes: float):
 def test_a_batch_is_a_function_of_seed_and_step(frames: windows.Frames) -> None:
     first, same, other = _draw(frames, 3), _draw(frames, 3), _draw(frames, 4)
     np.testing.assert_array_equal(first.tokens.ids, same.tokens.ids)
-    np.testing.assert_array_equal(first.attention, same.attention)
+    np.testing.assert_array_equal(first.attention("cpu"), same.attention("cpu"))
     assert first.tokens.ids.shape != other.tokens.ids.shape or (first.tokens.ids != other.tokens.ids).any()
 
 
@@ -119,7 +119,7 @@ def test_a_noisy_block_sees_its_past_and_not_its_clean_copy(frames: windows.Fram
     count, recent = batch.given.shape[1], CONFIG.world.recent
     clean = batch.first - recent * BLOCK
     for index in range(count):
-        row = batch.attention[0, 0, batch.first + index * BLOCK]
+        row = batch.attention("cpu")[0, 0, batch.first + index * BLOCK]
         for block in range(recent):  # clean frame `block` comes before noisy frame `block`, which is one step later
             seen = row[clean + block * BLOCK : clean + (block + 1) * BLOCK]
             valid = batch.tokens.valid[0, clean + block * BLOCK]
@@ -128,7 +128,7 @@ def test_a_noisy_block_sees_its_past_and_not_its_clean_copy(frames: windows.Fram
         others = row[batch.first : batch.first + count * BLOCK].reshape(count, BLOCK).any(axis=1)
         assert not others[np.arange(count) != index].any()
         assert not row[batch.first + count * BLOCK :].any()
-    assert not batch.attention[:, :, : batch.first, batch.first :].any()
+    assert not batch.attention("cpu")[:, :, : batch.first, batch.first :].any()
 
 
 def test_a_swapped_mission_is_not_fulfilled_and_nobody_acted_for_it(episodes: list[Trajectory]) -> None:

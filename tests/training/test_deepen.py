@@ -1,6 +1,5 @@
 """A deeper network that starts from a shallower one computes the same, and learns."""
 
-import numpy as np
 import torch
 
 from wmtoolkit import AnyOrderWorldModel, Trajectory
@@ -20,7 +19,7 @@ def test_added_layers_change_nothing_at_first_and_learn(episodes: list[Trajector
     after, _ = starting_network(deep, tmp_path / "shallow")
     batch = draw_batch(windows.Frames.from_trajectories(episodes), make_sampler(deep), deep.world, 0, 0)
     tokens = batch.tokens.tensors("cpu")
-    attention = torch.as_tensor(np.ascontiguousarray(batch.attention))
+    attention = batch.attention("cpu")
     torch.testing.assert_close(after(tokens, attention), before(tokens, attention), rtol=1e-5, atol=1e-5)
     silent = [name for name, value in after.named_parameters() if "layers." in name and not value.any()]
     assert {name.split("layers.")[1].split(".")[0] for name in silent} == {

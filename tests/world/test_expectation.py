@@ -111,7 +111,7 @@ def test_rollouts_and_windows_expect_the_same(frames: windows.Frames) -> None:
     window.mission.ids[:, 0] = _TOKENIZER.behaviours.start
     batch = block_causal_batch(window, masks.only("forward", (3, 1)), np.zeros((3, 2), bool), WORLD)
     with torch.inference_mode():
-        hidden = network.network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))
+        hidden = network.network(batch.tokens.tensors("cpu"), batch.attention("cpu"))
     first = batch.first + FIRST_CELL
     asked = torch.full((3 * grid.CELLS,), _TOKENIZER.masked_cell)
     logits = network.network.cell_logits(hidden[:, first : first + grid.CELLS].flatten(0, 1), asked)

@@ -29,7 +29,7 @@ def _hidden_states(model: AnyOrderWorldModel, window: windows.Window, drawn: mas
     bot = np.zeros(window.valid.shape, bool)
     batch = block_causal_batch(window, drawn, bot, model.network.world)
     with torch.inference_mode():
-        return model.network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))[:, batch.first :]
+        return model.network(batch.tokens.tensors("cpu"), batch.attention("cpu"))[:, batch.first :]
 
 
 @pytest.mark.parametrize("strategy", [name for name in masks.STRATEGIES if name != "fixed"])

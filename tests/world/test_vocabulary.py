@@ -149,9 +149,9 @@ def test_a_text_network_computes_what_llada2_computes_on_its_ids(tiny: dict, epi
         positions = np.concatenate([np.arange(length), *clean, *noisy, [2 * stride], [3 * stride]])
         with torch.no_grad():
             plain = network.llada2.model(
-                torch.as_tensor(ids), torch.as_tensor(batch.attention), torch.as_tensor(positions)[None].expand(3, -1)
+                torch.as_tensor(ids), batch.attention("cpu"), torch.as_tensor(positions)[None].expand(3, -1)
             ).last_hidden_state
-            ours = network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))
+            ours = network(batch.tokens.tensors("cpu"), batch.attention("cpu"))
         valid = torch.as_tensor(batch.tokens.valid)
         torch.testing.assert_close(plain[valid], ours[valid], atol=1e-5, rtol=0)
 
@@ -169,7 +169,7 @@ def test_without_axes_a_cached_rollout_says_what_the_training_layout_says(
         drawn = masks.only("forward", (3, 3))
         batch = block_causal_batch(window, drawn, np.zeros((3, 4), bool), network.world)
         with torch.no_grad():
-            hidden = network(batch.tokens.tensors("cpu"), torch.as_tensor(batch.attention))
+            hidden = network(batch.tokens.tensors("cpu"), batch.attention("cpu"))
             last = hidden[:, batch.first + 2 * BLOCK : batch.first + 3 * BLOCK]
             asked = hidden[:, -1]
             outcome = block_log_probs(network, last, batch.given[:, 2])[1][1][:, 0].exp().numpy()

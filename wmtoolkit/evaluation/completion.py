@@ -41,7 +41,7 @@ def _scores(
     """Log-probabilities over what each slot of the windows' frames may hold, (B * n, slots, choices), and the truth."""
     network, device = model.network, model.network.device
     batch = full_attention_batch(window, drawn, np.zeros(window.valid.shape, bool), network.world)
-    attention = torch.as_tensor(np.ascontiguousarray(batch.attention), device=device)
+    attention = batch.attention(device)
     hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)
     hidden = hidden.reshape(-1, BLOCK, hidden.shape[-1])
     return block_log_probs(network, hidden, batch.given.reshape(-1, BLOCK)), batch.target

@@ -68,7 +68,7 @@ def next_blocks(
     count = window.ids.shape[1]
     drawn = masks.only("forward", (len(window.ids), count - 1))
     batch = block_causal_batch(window, drawn, np.zeros((len(window.ids), count), bool), network.world)
-    attention = torch.as_tensor(batch.attention, device=device)
+    attention = batch.attention(device)
     hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)
     last = (count - 2) * BLOCK
     scored = block_log_probs(network, hidden[:, last : last + BLOCK], batch.given[:, -1])

@@ -202,7 +202,7 @@ class TrainingConfig:
         compile: let torch.compile build the network's layers: minutes at the start, then about a quarter faster.
         checkpoint_every, keep_last: steps between checkpoints, and how many of them are kept.
         validation_windows: windows on which the validation NLL is taken, with every checkpoint.
-        loaders: processes that draw batches ahead, the same as without; worth it on a GPU, 0 on a processor.
+        loaders: processes that draw batches ahead, the same as without; meant for a GPU, which was not tried.
         patience: stop after so many checkpoints without a better validation NLL; 0 for never.
     """
 

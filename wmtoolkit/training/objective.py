@@ -110,7 +110,7 @@ class MaskedReconstruction(nn.Module):
     def forward(self, batch: Batch, weights: Weights) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted sum of cross-entropies in nats, and for each kind a tensor (sum of cross-entropy, count)."""
         network, device = self.network, self.network.device
-        attention = batch.attention_on(device)
+        attention = batch.attention(device)
         asked_before = batch.mission_target is not None  # else nothing before the supervised blocks is asked
         first = batch.first if asked_before else 0
         keep = None if asked_before else batch.tokens.length - batch.first

@@ -42,13 +42,8 @@ class Batch:
     actions_asked: np.ndarray | None
     mission_target: np.ndarray | None
 
-    @property
-    def attention(self) -> np.ndarray:
-        """(B, 1, S, S) bool, True = attend."""
-        return (self.allowed[None] & self.tokens.valid[:, None, :])[:, None]
-
-    def attention_on(self, device: torch.device | str) -> torch.Tensor:
-        """The same as a tensor, which is put together on the device: it is by far the largest part of a batch."""
+    def attention(self, device: torch.device | str) -> torch.Tensor:
+        """(B, 1, S, S) bool, True = attend; put together on the device: it is by far the largest part of a batch."""
         allowed, valid = (torch.from_numpy(part).to(device) for part in (self.allowed, self.tokens.valid))
         return (allowed[None] & valid[:, None, :])[:, None]
 

@@ -85,7 +85,7 @@ def _action_plans(
 ) -> list[InfilledPlan]:
     """Plans without views: of each step to come the network reads action, outcome and heading, and no cell.
 
-    That is a seventeenth of the tokens of these steps, and the plans are as good (docs/agents.md).
+    That is a seventeenth of the tokens of these steps, and as many plans come true (EXPERIMENTS.md).
     """
     horizons = np.array([len(lane.ids) - 2 - start for lane, start in zip(lanes, present, strict=True)])
     size = int(horizons.max()) + 1
@@ -106,14 +106,14 @@ def _action_plans(
     read = np.flatnonzero((slots < BLOCK) | (slots % BLOCK < FIRST_CELL))
     asked = context.length + np.flatnonzero(read % BLOCK == ACTION)
     kind = range(_TOKENIZER.actions.start, _TOKENIZER.bos)
-    log_probs = np.zeros(valid.shape)
+    log_probs, begin = np.zeros(valid.shape), begun(network, lanes)
     for round_ in range(steps):
         left = valid & _TOKENIZER.is_masked(ids[..., ACTION])
         if not left.any():
             break
         pose = reckoned_poses(ids, position, heading) if network.world.egomotion else None
         frames = placed_frames(ids, time, pose, valid).columns(read)
-        tokens = joined(context, frames).turned(begun(network, lanes))
+        tokens = joined(context, frames).turned(begin)
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         scored = [(kind.start, network.logits(hidden[:, asked], kind).log_softmax(-1))]

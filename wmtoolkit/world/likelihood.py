@@ -29,7 +29,7 @@ def target_log_probs(network: WorldNetwork, window: windows.Window, drawn: masks
     """
     batch = block_causal_batch(window, drawn, np.zeros((len(window.ids), 2), bool), network.world)
     device = network.device
-    attention = torch.as_tensor(batch.attention, device=device)
+    attention = batch.attention(device)
     hidden = network(batch.tokens.tensors(device), attention, keep=batch.tokens.length - batch.first)[:, :BLOCK]
     target = batch.target[:, 0]
     result = np.zeros(target.shape, np.float32)
