@@ -34,15 +34,16 @@ class BeamAgent(Planner):
             longer: dict[Pair, float] = {}
             for node, policy in zip(beam, graph.policy(beam), strict=True):
                 for action in graph.useful(node):
-                    if graph.known(node, action) is None:
+                    if graph.known(node, action) not in scores:
                         longer[node, action] = scores[node] + float(np.log(policy[action]))
             kept = sorted(longer, key=longer.__getitem__, reverse=True)[: graph.meter.nodes_left(self._width)]
-            before = len(graph)
+            reached: dict[int, float] = {}
             for pair, child in zip(kept, graph.imagine(kept), strict=True):
-                if child >= before:
-                    scores[child] = max(longer[pair], scores.get(child, -np.inf))
-            beam = [node for node in scores if node >= before and not graph.ends(node)]
-            if any(self._promises(graph, node) for node in range(before, len(graph))):
+                if child not in scores:
+                    reached[child] = max(longer[pair], reached.get(child, -np.inf))
+            scores |= reached
+            beam = [node for node in reached if not graph.ends(node)]
+            if any(self._promises(graph, node) for node in reached):
                 break
         ends = sorted(scores, key=lambda node: (graph.nodes[node].depth, scores[node]), reverse=True)
         return [candidate(graph, node, scores[node]) for node in ends if node]

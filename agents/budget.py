@@ -10,8 +10,8 @@ from wmtoolkit.errors import UserError
 
 IMAGINE = 2
 """Most forward passes that it takes to imagine a step of situations: one encodes them, if none did, one decodes."""
-ASK = 2
-"""Most forward passes that it takes to ask for the policy; what they encode serves the step that follows."""
+ASK = 1
+"""Forward passes that it takes to ask for the policy; what is encoded on the way serves the step that follows."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Meter:
         self.nodes = 0
         self._counter, self._passes_before = world_model, world_model.forward_passes
         self._started = time.perf_counter()
+        self._checked, self._slowest = (0.0, 0), 0.0
 
     @property
     def forward_passes(self) -> int:
@@ -71,12 +72,15 @@ class Meter:
         return 1000 * (time.perf_counter() - self._started)
 
     def room_for(self, forward_passes: int) -> bool:
-        """Whether so many more forward passes fit, going by the mean duration of those made."""
-        each = self.milliseconds / max(1, self.forward_passes)
+        """Whether so many more forward passes fit, if they take as long as the slowest between two calls of this."""
+        now, made = self.milliseconds, self.forward_passes
+        before, known = self._checked
+        if made > known:
+            self._checked, self._slowest = (now, made), max(self._slowest, (now - before) / (made - known))
         return (
-            self.forward_passes + forward_passes <= self.budget.max_forward_passes
+            made + forward_passes <= self.budget.max_forward_passes
             and self.nodes < self.budget.max_nodes
-            and self.milliseconds + forward_passes * each <= self.budget.max_milliseconds
+            and now + forward_passes * self._slowest <= self.budget.max_milliseconds
         )
 
     def nodes_left(self, most: int) -> int:

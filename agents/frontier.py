@@ -65,23 +65,33 @@ class Frontier:
                 chosen[node, action] = cost
         before = len(self._graph)
         for child, ((node, action), cost) in zip(self._graph.imagine(chosen), chosen.items(), strict=True):
-            if child >= before and child not in self.costs:
-                if action in INTERACTIONS:
-                    policy = self._graph.nodes[node].policy
-                    cost += self._interaction_cost * (1.0 if policy is None else 1 - float(policy[action]))
-                self.costs[child] = cost
-                if self._graph.nodes[child].failure < self._failure_threshold:
-                    heapq.heappush(self._nodes, (cost, child))
+            if child >= before:
+                self._reached(child, node, action, cost)
         return list(range(before, len(self._graph)))
 
     def _weigh(self, limit: float) -> None:
-        """Make candidates of the actions of the situations whose turn has come."""
-        due = []
+        """Make candidates of the actions of the situations whose turn has come; go through what is known already."""
         while self._nodes and self._nodes[0][0] + 1 <= limit:
-            due.append(heapq.heappop(self._nodes)[1])
-        policy = self._graph.policy(due) if self._prior_weight else np.ones((len(due), len(grid.ACTIONS)))
-        for node, surprise in zip(due, -np.log(policy), strict=True):
-            for action in self._graph.useful(node):
-                if self._graph.known(node, action) is None:
-                    cost = self.costs[node] + 1 + self._prior_weight * surprise[action]
-                    heapq.heappush(self._actions, (float(cost), node, action))
+            due = []
+            while self._nodes and self._nodes[0][0] + 1 <= limit:
+                due.append(heapq.heappop(self._nodes)[1])
+            policy = self._graph.policy(due) if self._prior_weight else np.ones((len(due), len(grid.ACTIONS)))
+            for node, surprise in zip(due, -np.log(policy), strict=True):
+                for action in self._graph.useful(node):
+                    cost = float(self.costs[node] + 1 + self._prior_weight * surprise[action])
+                    child = self._graph.known(node, action)
+                    if child is None:
+                        heapq.heappush(self._actions, (cost, node, action))
+                    else:
+                        self._reached(child, node, action, cost)
+
+    def _reached(self, child: int, node: int, action: int, cost: float) -> None:
+        """Note what the first way to a node cost."""
+        if child in self.costs:
+            return
+        if action in INTERACTIONS:
+            policy = self._graph.nodes[node].policy
+            cost += self._interaction_cost * (1.0 if policy is None else 1 - float(policy[action]))
+        self.costs[child] = cost
+        if self._graph.nodes[child].failure < self._failure_threshold:
+            heapq.heappush(self._nodes, (cost, child))

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from wmtoolkit.agents.budget import IMAGINE, Meter, check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.planner import Candidate, Planner
-from wmtoolkit.agents.protocol import RolloutState
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
 from wmtoolkit.agents.walks import INFORMATION
 from wmtoolkit.world import grid
@@ -77,13 +76,6 @@ class MCTSAgent(Planner):
         super().__init__(**shared)
         self._leaves, self._exploration, self._chances = leaves, exploration, chances
         self._settle, self._horizon = settle, horizon
-
-    def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
-        """What was imagined behind the present situation, if it came true without anything being handled."""
-        before, last = self._planned_in, self._last
-        if self._came_true and before and last and last.node.key[3:] == before.nodes[0].key[3:]:
-            return before.rooted(last.index, root, meter)
-        return super()._begin(root, meter)
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
         self._graph, self._views = graph, Views.of_new_cells(graph)

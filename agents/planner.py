@@ -59,8 +59,9 @@ class Planner(ABC):
     meets none, the plan goes where imagined views show most cells never seen. A plan is followed as long as what was
     seen before looks as imagined and the way is free; what comes into view for the first time is another matter: it is
     no reason to give up a goal, and if it is no more than floor and walls, the way to look around is chosen anew from
-    what was imagined already. A goal that did not end the episode was a false one and is not tried again, in whatever
-    guise (``FalseGoals``).
+    what was imagined already. A search that its budget cut short before it met a goal goes on with the next decision,
+    so that a small budget costs detours rather than the episode. A goal that did not end the episode was a false one
+    and is not tried again, in whatever guise (``FalseGoals``).
 
     Prior knowledge of MiniGrid it uses: ``SearchGraph`` (dead reckoning, actions that change nothing), ``SeenMap``, and
     ``FalseGoals`` (what a success is about). Missions that want several things done in order have progress that no view
@@ -116,7 +117,7 @@ class Planner(ABC):
         self._fruitless = 0
         self._false_goals = FalseGoals()
         self._planned_in: SearchGraph | None = None
-        self._came_true = False
+        self._came_true = self._unfinished = False
         self._known: np.ndarray | None = None
 
     def act(self, observation: Observation) -> int:
@@ -130,6 +131,8 @@ class Planner(ABC):
             self._false_goals.note(self._last.action, pose, observation["image"])
         again, reason = self._reason_to_plan(observation)
         thought: dict[str, Any] = {}
+        if self._unfinished and not again:
+            again, reason = True, f"{reason}, but the search was cut short"
         if again:
             thought = self._search(meter, self._history, self._seen)
         self._last = self._plan.popleft()
@@ -149,7 +152,11 @@ class Planner(ABC):
         return self._last.action
 
     def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
-        """The graph that a search starts from."""
+        """What a search starts from: all that was imagined behind the present situation, if it came true without
+        anything being handled, or else nothing."""
+        before, last = self._planned_in, self._last
+        if self._came_true and before and last and last.node.key[3:] == before.nodes[0].key[3:]:
+            return before.rooted(last.index, root, meter)
         assert self._seen is not None
         return SearchGraph(root, self._seen, meter, self._actions, self._false_goals.cover)
 
@@ -210,11 +217,13 @@ class Planner(ABC):
             return thought  # the goal was forgotten or is hidden for now, but the way is still free
         self._to_goal = bool(path)
         path = path or self._look_around(graph)
+        self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
         if not path:
-            path = self._best_guess(graph)
-            self._to_goal = bool(path)
-        path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
-        self._fruitless = 0 if self._to_goal else self._fruitless + 1
+            guess, again = self._best_guess(graph), revisiting_path(graph, discount=self._discount)
+            path = again or guess if self._unfinished else guess or again
+            self._to_goal = bool(path) and path is guess
+        path = path or self._wander(graph, seen)
+        self._fruitless = 0 if self._to_goal else self._fruitless + (not self._unfinished)
         self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
         self._came_true = True
         return thought

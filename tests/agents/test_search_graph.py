@@ -182,6 +182,24 @@ def test_the_policy_orders_the_search_and_is_asked_once_a_node():
     assert not any(node.success > 0.5 for node in blind.nodes)
 
 
+def test_a_search_that_begins_in_a_known_graph_imagines_nothing_twice():
+    """It goes on where the other one ended, at the same costs, as if they had been one."""
+
+    def searched(graph, *horizons):
+        for horizon in horizons:
+            frontier = Frontier(graph, prior_weight=1.0, interaction_cost=3.0)
+            while frontier.next_cost <= horizon:
+                frontier.expand(4)
+        assert graph.meter.nodes == len(graph) - 1
+        return {graph.nodes[node].key: cost for node, cost in frontier.costs.items() if cost <= horizons[-1]}
+
+    _, graph = graph_of("BabyAI-PickupLoc-v0", 0, actions=MOVES + INTERACTIONS)
+    _, whole = graph_of("BabyAI-PickupLoc-v0", 0, actions=MOVES + INTERACTIONS)
+    found = searched(graph, 6, 9, 12)
+    assert len(found) > 20
+    assert found == pytest.approx(searched(whole, 12))
+
+
 def test_equal_moves_of_one_pass_are_imagined_once():
     _, graph = graph_of("BabyAI-GoToObj-v0", 0)
     meter = graph.meter

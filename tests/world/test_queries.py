@@ -137,6 +137,20 @@ def test_a_cached_rollout_says_what_one_pass_over_the_past_says(
     np.testing.assert_allclose(state.confidence.reshape(-1, 49), said.confidence, atol=1e-5)
 
 
+def test_asking_for_the_policy_encodes_in_the_same_pass_what_the_next_step_needs(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
+    histories = [episode.prefix(9) for episode in episodes] * 3
+    asked, silent = world_model.rollout_state(histories), world_model.rollout_state(histories)
+    actions = np.arange(len(asked)) % 3
+    before = world_model.forward_passes
+    asked.policy()
+    stepped = asked.step(actions)
+    assert world_model.forward_passes - before == 2
+    np.testing.assert_array_equal(stepped.images, silent.step(actions).images)
+    np.testing.assert_allclose(stepped.log_prob, silent.step(actions).log_prob, rtol=1e-4)
+
+
 def test_states_that_were_encoded_stay_so_in_company(
     world_model: AnyOrderWorldModel, episodes: list[Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,8 +226,8 @@ class RolloutState:
 
     @torch.inference_mode()
     def policy(self) -> np.ndarray:
-        """(B, 7) float32 probabilities of the next action, asked as the bot's: a pass of one token a lane."""
-        self._encode_context()
+        """(B, 7) float32 probabilities of the next action, asked as the bot's: a pass of one token a lane, in which the
+        context is encoded too if it was not yet."""
         egomotion = self._network.world.egomotion
         tokens = action_tokens(
             self._time[:, -1:] + 1,
@@ -235,7 +235,7 @@ class RolloutState:
             self._heading[:, -1:] if egomotion else None,
             np.ones((len(self), 1), bool),
         )
-        hidden = self._decode(tokens)[:, 0]
+        hidden = self._decode(tokens, writing=True)[:, 0]
         actions = range(_TOKENIZER.actions.start, _TOKENIZER.bos)
         return self._network.logits(hidden, actions).softmax(-1).numpy(force=True)
 
@@ -377,9 +377,9 @@ class RolloutState:
             return frame_tokens(ids, time, valid=valid)
         return frame_tokens(ids, time, position, heading, known, valid, expected)
 
-    def _decode(self, tokens: Tokens) -> torch.Tensor:
+    def _decode(self, tokens: Tokens, writing: bool = False) -> torch.Tensor:
         """Hidden states (B, S, H) of one block, or of a lone action, behind the context: what is cached of it, or in
-        one pass with it, which is not kept then."""
+        one pass with it, which is kept only if ``writing``."""
         device, new = self._network.device, tokens.length
         tokens = tokens.turned(self._start)
         if self._cache is None or self._cached is None:
@@ -394,5 +394,12 @@ class RolloutState:
             return self._network(replace(tokens, words=self._mission).tensors(device), mask, self._cache)
         allowed = np.pad(allowed, ((0, 0), (0, 0), (0, new), (0, new)))
         allowed[:, :, -new:] = valid[:, None, None]
-        mask = torch.as_tensor(allowed, device=device)
-        return self._network(joined(context, tokens).tensors(device), mask, keep=new, prefix=context.length)
+        mask, joint = torch.as_tensor(allowed, device=device), joined(context, tokens).tensors(device)
+        if not writing:
+            return self._network(joint, mask, keep=new, prefix=context.length)
+        cache = BlockCache()
+        hidden = self._network(joint, mask, cache, keep=new)
+        cache.keep(torch.arange(context.length, device=device))
+        cache.writing = False
+        self._cache, self._cached = cache, context.valid
+        return hidden
