@@ -131,8 +131,6 @@ class Planner(ABC):
             self._false_goals.note(self._last.action, pose, observation["image"])
         again, reason = self._reason_to_plan(observation)
         thought: dict[str, Any] = {}
-        if self._unfinished and not again:
-            again, reason = True, f"{reason}, but the search was cut short"
         if again:
             thought = self._search(meter, self._history, self._seen)
         self._last = self._plan.popleft()
@@ -182,7 +180,8 @@ class Planner(ABC):
             return True, "not as imagined"
         if not self._plan:
             return True, "plan finished"
-        return False, "as imagined" if equal else "as imagined, but for what came into view"
+        reason = "as imagined" if equal else "as imagined, but for what came into view"
+        return self._unfinished, f"{reason}, but the search was cut short" if self._unfinished else reason
 
     def _adapted(self, image: np.ndarray) -> bool:
         """Keep the plan for an unexpected view, or take another way through what was imagined already, if one of them
@@ -199,6 +198,8 @@ class Planner(ABC):
             return True
         if not np.isin(image[other][:, 0], _SCENERY).all():
             return False
+        if self._unfinished:
+            return True  # the search that goes on chooses the way
         path = exploration_path(self._planned_in, root=self._last.index, discount=self._discount)
         self._plan = _as_plan(self._planned_in, path) or self._plan
         return True
@@ -218,11 +219,12 @@ class Planner(ABC):
         self._to_goal = bool(path)
         path = path or self._look_around(graph)
         self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
+        if not path and self._unfinished:  # too early for guesses
+            path = revisiting_path(graph, discount=self._discount)
         if not path:
-            guess, again = self._best_guess(graph), revisiting_path(graph, discount=self._discount)
-            path = again or guess if self._unfinished else guess or again
-            self._to_goal = bool(path) and path is guess
-        path = path or self._wander(graph, seen)
+            path = self._best_guess(graph)
+            self._to_goal = bool(path)
+        path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + (not self._unfinished)
         self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
         self._came_true = True

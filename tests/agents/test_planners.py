@@ -297,6 +297,20 @@ def test_the_budget_is_kept_and_an_action_comes_anyway(name, budget):
             assert decision["nodes"] <= budget.get("max_nodes", 99)
 
 
+def test_no_pass_is_begun_that_the_slowest_so_far_says_would_overrun(monkeypatch):
+    now, counter = [0.0], SimpleNamespace(forward_passes=7)
+    monkeypatch.setattr("wmtoolkit.agents.budget.time.perf_counter", lambda: now[0])
+    meter = Meter(Budget(max_forward_passes=99, max_milliseconds=100), counter)
+    assert meter.room_for(9)
+    for passes, seconds in ((2, 0.02), (1, 0.03), (1, 0.01)):
+        counter.forward_passes += passes
+        now[0] += seconds
+        room = meter.room_for(1), meter.room_for(2)
+    assert room == (True, False)  # 60 ms are gone, and the slowest pass took 30
+    now[0] += 0.011
+    assert not meter.room_for(1)
+
+
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize(
     "wrong",

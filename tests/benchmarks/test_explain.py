@@ -57,6 +57,17 @@ def test_a_planners_page_shows_every_decision_and_stands_alone(tmp_path):
         assert film.n_frames == result.length + 1
 
 
+def test_a_search_that_goes_on_has_the_colour_of_a_new_plan(tmp_path):
+    def hasty(env):
+        world_model = SimulatorWorldModel(env, sees_hidden=False)
+        return make_agent("best-first", world_model=world_model, max_forward_passes=4, max_milliseconds=60_000)
+
+    explained(hasty, tmp_path, seed=900_001)
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<a class="as-imagined[^"]*cut-short" href', html)
+    assert "nav a.plan-finished, nav a[class$=cut-short] { background: var(--plan)" in html
+
+
 def test_what_was_not_as_imagined_is_named(tmp_path):
     """A simulator that does not know what is hidden must be surprised by a room's other half."""
 
