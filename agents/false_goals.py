@@ -17,13 +17,14 @@ class FalseGoals:
 
     Prior knowledge of BabyAI: a pickup succeeds by which thing it is, a drop by the thing and what lies next to it, and
     all else by what is faced. So one disappointment speaks for many situations: the same thing, wherever it was carried
-    meanwhile; the same thing beside no more than before; the same cell, whatever is in the hand.
+    meanwhile; the same thing beside nothing that it was not beside before; the same cell, whatever is in the hand.
     """
 
     def __init__(self) -> None:
         self._faced: set[tuple[Place, Cell]] = set()
         self._picked: set[tuple[Place, Cell]] = set()
-        self._dropped: list[tuple[Cell, frozenset[tuple[Place, Cell]]]] = []
+        self._dropped: dict[Cell, frozenset[tuple[Place, Cell]]] = {}
+        """What each thing was dropped beside in vain."""
         self._carried: set[Place] = set()
         """Where things lie that were carried before: to pick them up again is no success."""
 
@@ -33,7 +34,7 @@ class FalseGoals:
         if node.action == grid.PICKUP:
             self._picked.add((place, node.key[3]))
         elif node.action == grid.DROP:
-            self._dropped.append((look, _beside(graph, node.key)))
+            self._dropped[look] = self._dropped.get(look, frozenset()) | _beside(graph, node.key)
         else:
             self._faced.add((place, look))
 
@@ -45,8 +46,7 @@ class FalseGoals:
             moved = place in self._carried or any(change[:2] == place for change in before)
             return moved or (place, node.key[3]) in self._picked
         if node.action == grid.DROP:
-            beside = _beside(graph, node.key)
-            return any(thing == look and beside <= others for thing, others in self._dropped)
+            return look in self._dropped and _beside(graph, node.key) <= self._dropped[look]
         return (place, look) in self._faced
 
     def note(self, action: int, pose: tuple[int, int, int], image: np.ndarray) -> None:

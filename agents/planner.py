@@ -150,10 +150,10 @@ class Planner(ABC):
         return self._last.action
 
     def _begin(self, root: RolloutState, meter: Meter) -> SearchGraph:
-        """What a search starts from: all that was imagined behind the present situation, if it came true without
-        anything being handled, or else nothing."""
+        """What a search starts from: all that was imagined behind the present situation, if it came true, or else
+        nothing."""
         before, last = self._planned_in, self._last
-        if self._came_true and before and last and last.node.key[3:] == before.nodes[0].key[3:]:
+        if self._came_true and before and last and before.true(last.index, root):
             return before.rooted(last.index, root, meter)
         assert self._seen is not None
         return SearchGraph(root, self._seen, meter, self._actions, self._false_goals.cover)
@@ -214,11 +214,17 @@ class Planner(ABC):
             graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
         thought = {"graph": graph, "candidates": candidates}
         path = graph.shortest(self._goals(graph))
+        cut_short = not meter.room_for(IMAGINE)
         if not path and self._to_goal and self._passable(seen):
-            return thought  # the goal was forgotten or is hidden for now, but the way is still free
+            # the goal was forgotten, is hidden for now, or was no more than a guess, but the way is still free
+            self._unfinished &= cut_short
+            path = graph.along(step.action for step in self._plan)
+            if path:
+                self._follow(graph, path, seen)
+            return thought
         self._to_goal = bool(path)
         path = path or self._look_around(graph)
-        self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
+        self._unfinished = not self._to_goal and cut_short
         if not path and self._unfinished:  # too early for guesses
             path = revisiting_path(graph, discount=self._discount)
         if not path:
@@ -226,9 +232,13 @@ class Planner(ABC):
             self._to_goal = bool(path)
         path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + (not self._unfinished)
+        self._follow(graph, path, seen)
+        return thought
+
+    def _follow(self, graph: SearchGraph, path: Sequence[tuple[int, int]], seen: SeenMap) -> None:
+        """Make a way through a graph the plan."""
         self._plan, self._planned_in, self._known = _as_plan(graph, path), graph, seen.last_seen >= 0
         self._came_true = True
-        return thought
 
     def _look_around(self, graph: SearchGraph) -> list[tuple[int, int]]:
         """Where to go with no goal in sight; empty if there is nothing new to see."""

@@ -170,28 +170,47 @@ class SearchGraph:
     def rooted(self, index: int, root: RolloutState, meter: Meter) -> SearchGraph:
         """What is known behind a node that came true, with reality as its root.
 
+        What was handled on the way there is no change any more but as the world is now; situations in which it was
+        undone are left out.
+
         Args:
-            index: a node that differs from the root by moves alone; all that was seen since was as imagined.
+            index: a node; all that was seen since the root was as imagined.
             root: what is really there, a state of one lane.
             meter: of the new graph.
         """
         graph = SearchGraph(root, self.seen, meter, self.actions, self._refuted)
         graph.nodes[0].policy = self.nodes[index].policy
+        done = self.nodes[index].key[4]
+        places = {change[:2] for change in done}
         new, queue = {index: 0}, deque([index])
         while queue:
             old = queue.popleft()
             parent = graph.nodes[new[old]]
             for action, child in self.nodes[old].children.items():
                 if child not in new:
+                    *pose, changes = self.nodes[child].key
+                    if not places <= {change[:2] for change in changes}:
+                        continue
                     new[child] = len(graph)
                     node = replace(
-                        self.nodes[child], parent=new[old], action=action, depth=parent.depth + 1, children={}
+                        self.nodes[child],
+                        key=(*pose, changes - done),
+                        parent=new[old],
+                        action=action,
+                        depth=parent.depth + 1,
+                        children={},
                     )
                     graph.nodes.append(node)
                     graph.by_key.setdefault(node.key, new[child])
                     queue.append(child)
                 parent.children[action] = new[child]
         return graph
+
+    def true(self, index: int, root: RolloutState) -> bool:
+        """Whether the hand and all that is changed in a node are really so by now."""
+        *_, hand, changes = self.nodes[index].key
+        held = as_cell(root.images[0][grid.AGENT_CELL])
+        return hand == held and all(as_cell(self.seen.cells[x, y]) == cell for x, y, cell in changes)
 
     def policy(self, nodes: Sequence[int]) -> np.ndarray:
         """(n, 7) the model's policy in nodes, ``DOUBT`` of it spread evenly; asked in one pass where it is not known.
@@ -215,6 +234,17 @@ class SearchGraph:
             result.append(node)
             node = self.nodes[node].parent
         return result[::-1]
+
+    def along(self, actions: Iterable[int]) -> list[tuple[int, int]]:
+        """(action, node) pairs of the way that actions lead from the root; empty if it is not known to its end."""
+        way, node = [], 0
+        for action in actions:
+            child = self.known(node, action)
+            if child is None:
+                return []
+            way.append((action, child))
+            node = child
+        return way
 
     def shortest(self, goals: Mapping[int, float] | Iterable[int]) -> list[tuple[int, int]]:
         """(action, node) pairs of the shortest known way to any of the goals; empty if none is reached.

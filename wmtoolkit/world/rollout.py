@@ -347,11 +347,16 @@ class RolloutState:
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
-        return joined(context, tokens).turned(self._start), allowed
+        return joined(context, tokens).turned(self._start).younger(self._lateness()), allowed
 
     def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
         return self._position[:, -1], self._heading[:, -1], self._time[:, -1]
+
+    def _lateness(self) -> np.ndarray:
+        """How many steps (B,) the newest frame is later than the network is told."""
+        clock = self._network.world.clock
+        return np.maximum(self._time[:, -1] - clock, 0) * (clock > 0)
 
     def _shown(self) -> geometry.LastSeen:
         """What may be expected to be seen again: all sightings, as in training, unless memory is limited."""
@@ -381,7 +386,7 @@ class RolloutState:
         """Hidden states (B, S, H) of one block, or of a lone action, behind the context: what is cached of it, or in
         one pass with it, which is kept only if ``writing``."""
         device, new = self._network.device, tokens.length
-        tokens = tokens.turned(self._start)
+        tokens = tokens.turned(self._start).younger(self._lateness())
         if self._cache is None or self._cached is None:
             context, allowed = self._context()
             before = context.valid

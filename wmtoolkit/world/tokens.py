@@ -75,6 +75,12 @@ class Tokens:
             arrays["words"] = np.pad(self.words, wider, constant_values=_TOKENIZER.pad)
         return {name: torch.from_numpy(array.astype(np.int64)).to(device) for name, array in arrays.items()}
 
+    def younger(self, steps: np.ndarray) -> Tokens:
+        """The same so many steps (B,) earlier, but none before the first frame; what has no time stays so."""
+        if not steps.any():
+            return self
+        return replace(self, time=np.where(self.time > 0, np.maximum(self.time - steps[:, None], 1), self.time))
+
     def turned(self, start: np.ndarray) -> Tokens:
         """The same with x and y turned so that heading ``start`` (B,), 0-3, runs along x."""
         if not start.any():
