@@ -214,17 +214,16 @@ class Planner(ABC):
             graph.imagine([(0, grid.LEFT)])  # whatever the budget, there must be something to do
         thought = {"graph": graph, "candidates": candidates}
         path = graph.shortest(self._goals(graph))
-        cut_short = not meter.room_for(IMAGINE)
         if not path and self._to_goal and self._passable(seen):
             # the goal was forgotten, is hidden for now, or was no more than a guess, but the way is still free
-            self._unfinished &= cut_short
+            self._unfinished &= not meter.room_for(IMAGINE)
             path = graph.along(step.action for step in self._plan)
             if path:
                 self._follow(graph, path, seen)
             return thought
         self._to_goal = bool(path)
         path = path or self._look_around(graph)
-        self._unfinished = not self._to_goal and cut_short
+        self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
         if not path and self._unfinished:  # too early for guesses
             path = revisiting_path(graph, discount=self._discount)
         if not path:

@@ -180,8 +180,7 @@ class SearchGraph:
         """
         graph = SearchGraph(root, self.seen, meter, self.actions, self._refuted)
         graph.nodes[0].policy = self.nodes[index].policy
-        done = self.nodes[index].key[4]
-        places = {change[:2] for change in done}
+        places = {change[:2] for change in self.nodes[index].key[4]}
         new, queue = {index: 0}, deque([index])
         while queue:
             old = queue.popleft()
@@ -194,7 +193,7 @@ class SearchGraph:
                     new[child] = len(graph)
                     node = replace(
                         self.nodes[child],
-                        key=(*pose, changes - done),
+                        key=(*pose, frozenset(change for change in changes if not self._is_so(change))),
                         parent=new[old],
                         action=action,
                         depth=parent.depth + 1,
@@ -210,7 +209,12 @@ class SearchGraph:
         """Whether the hand and all that is changed in a node are really so by now."""
         *_, hand, changes = self.nodes[index].key
         held = as_cell(root.images[0][grid.AGENT_CELL])
-        return hand == held and all(as_cell(self.seen.cells[x, y]) == cell for x, y, cell in changes)
+        return hand == held and all(map(self._is_so, changes))
+
+    def _is_so(self, change: tuple[int, int, Cell]) -> bool:
+        """Whether a cell was really seen last as it was changed to."""
+        x, y, cell = change
+        return as_cell(self.seen.cells[x, y]) == cell
 
     def policy(self, nodes: Sequence[int]) -> np.ndarray:
         """(n, 7) the model's policy in nodes, ``DOUBT`` of it spread evenly; asked in one pass where it is not known.

@@ -413,7 +413,7 @@ def test_a_small_budget_costs_detours_and_not_the_episode(name, level):
 def test_a_search_goes_on_with_what_was_imagined_behind_a_plan_that_came_true(name):
     env = make_level("BabyAI-GoToObjMazeS4R2-v0")
     model = SimulatorWorldModel(env)
-    agent = make_agent(name, world_model=model, max_forward_passes=12, **UNHURRIED)
+    agent = make_agent(name, world_model=model, max_forward_passes=8, **UNHURRIED)
     kept = 0
     for seed in range(900_000, 900_004):
         _, _, log = play(agent, env, seed)

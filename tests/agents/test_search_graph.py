@@ -200,6 +200,33 @@ def test_a_search_that_begins_in_a_known_graph_imagines_nothing_twice():
     assert found == pytest.approx(searched(whole, 12))
 
 
+@pytest.mark.parametrize(("level", "action"), [("PutNextLocal", grid.PICKUP), ("GoToObjMazeS4R2", grid.TOGGLE)])
+def test_what_was_imagined_behind_a_change_that_came_true_is_what_would_be_imagined_now(level, action):
+    env = make_level(f"BabyAI-{level}-v0")
+    observation, model = reset_level(env, 3), SimulatorWorldModel(env)
+    history, seen = Trajectory.start(observation), SeenMap(observation)
+    root = model.rollout_state([history])
+    graph = grown(SearchGraph(root, seen, unlimited(model), actions=MOVES + INTERACTIONS), limit=1500)
+    handled = [number for number, node in enumerate(graph.nodes) if node.action == action and node.key[4]]
+    index = min(handled, key=lambda number: graph.nodes[number].depth)
+    assert not graph.true(index, root)
+    for step in [graph.nodes[number].action for number in graph.path(index)]:
+        observation, *_ = env.step(step)
+        history = history.extended(step, observation)
+        seen.update(step, observation, observation["image"])
+    root = model.rollout_state([history])
+    assert graph.true(index, root)
+    kept = graph.rooted(index, root, unlimited(model))
+    assert len(kept) > 50
+    anew = SearchGraph(root, seen, unlimited(model), actions=MOVES + INTERACTIONS)
+    for number in range(1, len(kept), 7):
+        there = 0
+        for action in [kept.nodes[node].action for node in kept.path(number)]:
+            (there,) = anew.imagine([(there, action)])
+        np.testing.assert_array_equal(anew.nodes[there].image, kept.nodes[number].image)
+        assert anew.nodes[there].key == kept.nodes[number].key
+
+
 def test_equal_moves_of_one_pass_are_imagined_once():
     _, graph = graph_of("BabyAI-GoToObj-v0", 0)
     meter = graph.meter
