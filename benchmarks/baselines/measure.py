@@ -21,6 +21,7 @@ from wmtoolkit.evaluation.prediction import (
     BASELINES,
     StepPredictions,
     event_tallies,
+    inverse_by_bayes,
     model_predictions,
     outcome_tallies,
     prediction_tallies,
@@ -51,7 +52,8 @@ class Predictor:
 
     Attributes:
         steps: the steps that led to frames (N,).
-        policy, inverse: (N, 7) probabilities of the action that led to frames, from the past alone or from both sides.
+        policy, inverse: (N, 7) probabilities of the action that led to frames, from the past alone or from both sides;
+            bayes: the latter by Bayes' rule from the steps that each action would lead to.
         fill: ids (N, 52) of frames of which only the given tokens (N, 52) are shown, after their clean past.
         goal: ``goal_tally`` of some plans.
         chain: (N,) nats of outcome, heading and cells by the chain rule; None: the sum of those of ``steps``, of a
@@ -63,6 +65,7 @@ class Predictor:
     steps: Steps | None = None
     policy: Actions | None = None
     inverse: Actions | None = None
+    bayes: Actions | None = None
     fill: Fill | None = None
     goal: Goal | None = None
     chain: Callable[[windows.Frames, np.ndarray], np.ndarray] | None = None
@@ -82,6 +85,7 @@ def any_order(model: AnyOrderWorldModel) -> Predictor:
         chain=lambda frames, target: forward_chain(model, frames, target),
         policy=policy,
         inverse=lambda frames, target: inverse_probabilities(model, frames, target),
+        bayes=lambda frames, target: inverse_by_bayes(model, frames, target),
         fill=lambda frames, target, given: _filled_in(model, frames, target, given),
         goal=lambda store, count, rng: goal_tally(model, store, count, rng),
     )
@@ -89,12 +93,17 @@ def any_order(model: AnyOrderWorldModel) -> Predictor:
 
 def left_to_right(network: WorldNetwork) -> Predictor:
     """The autoregressive rival."""
+
+    def inverse(frames: windows.Frames, target: np.ndarray) -> np.ndarray:
+        return autoregressive.inverse(network, frames, target)
+
     return Predictor(
         steps=lambda frames, target: autoregressive.told(network, frames, target),
         at_once=False,
         chain=lambda frames, target: autoregressive.chain(network, frames, target),
         policy=lambda frames, target: autoregressive.policy(network, frames, target),
-        inverse=lambda frames, target: autoregressive.inverse(network, frames, target),
+        inverse=inverse,
+        bayes=inverse,
         fill=lambda frames, target, given: autoregressive.filled(network, frames, target, given),
     )
 
@@ -206,12 +215,13 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
         if len(asked):
             right = predictor.policy(frames, asked).argmax(-1) == np.asarray(frames.actions)[asked]
             found["action_accuracy"] = Tally.of("share", right, _owners(frames, asked))
-    if predictor.inverse is not None:
-        right = predictor.inverse(frames, few).argmax(-1) == np.asarray(frames.actions)[few]
-        images, headings = frames.images, np.asarray(frames.directions)
-        moved = (np.asarray(images[few - 1]) != np.asarray(images[few])).any((1, 2, 3))
-        changed = moved | (headings[few] != headings[few - 1])
-        found["inverse_accuracy_changed"] = Tally.of("share", right[changed], _owners(frames, few)[changed])
+    images, headings = frames.images, np.asarray(frames.directions)
+    moved = (np.asarray(images[few - 1]) != np.asarray(images[few])).any((1, 2, 3))
+    changed = few[moved | (headings[few] != headings[few - 1])]
+    for name, asked in (("inverse_accuracy_changed", predictor.inverse), ("inverse_bayes_changed", predictor.bayes)):
+        if asked is not None:
+            right = asked(frames, changed).argmax(-1) == np.asarray(frames.actions)[changed]
+            found[name] = Tally.of("share", right, _owners(frames, changed))
     if predictor.fill is not None:
         given = np.concatenate([np.ones((len(few), FIRST_CELL), bool), ~hidden], axis=1)
         cells = _TOKENIZER.cell_ids(np.asarray(frames.images[few])).reshape(len(few), -1)

@@ -32,6 +32,8 @@ MEANINGS = {
     "action_accuracy": "Share of the bot's choices that the model's policy makes too.",
     "inverse_accuracy": "Share of actions told right from what came before and after.",
     "inverse_accuracy_changed": "The same where something changed; a vain pick-up and a bump look alike.",
+    "inverse_bayes_changed": "The same by Bayes' rule, in seven passes: the action after which the model holds the "
+    "step to be likeliest.",
     "goal_accuracy": "Told that it succeeds in h = 1, 2, 4 or 8 steps: share of plans whose first action is the bot's; "
     "other ways may be as short.",
     "belief_accuracy": "Of the cells of the newest frame hidden at random (30 %), the share filled in right.",

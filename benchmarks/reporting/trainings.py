@@ -26,6 +26,7 @@ COMPARED = {
     "outcome_f1": "outcome F1",
     "action_accuracy": "bot's action",
     "inverse_accuracy_changed": "inverse dynamics",
+    "inverse_bayes_changed": "inverse dynamics by Bayes' rule",
     "belief_accuracy": "belief",
     "goal_accuracy": "goal",
     "nll_per_step": "NLL bound a step",
@@ -42,6 +43,7 @@ QUERIES = {
     "outcome: F1": "outcome_f1",
     "policy: the bot's action": "action_accuracy",
     "inverse: the action between two views": "inverse_accuracy_changed",
+    "inverse: the same by Bayes' rule": "inverse_bayes_changed",
     "belief: 30 % hidden cells filled right": "belief_accuracy",
     "goal: first action of a plan to succeed": "goal_accuracy",
 }

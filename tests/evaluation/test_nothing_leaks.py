@@ -16,7 +16,7 @@ from wmtoolkit.evaluation import goals
 from wmtoolkit.evaluation.bounds import any_order_bound
 from wmtoolkit.evaluation.completion import completion_tallies, draw_masks, inverse_probabilities
 from wmtoolkit.evaluation.outcomes import success_probabilities
-from wmtoolkit.evaluation.prediction import BASELINES, model_predictions
+from wmtoolkit.evaluation.prediction import BASELINES, inverse_by_bayes, model_predictions
 from wmtoolkit.evaluation.transitions import transitions
 from wmtoolkit.world import grid, masks, windows
 from wmtoolkit.world.masks import Masks
@@ -129,7 +129,10 @@ def test_completion_sees_neither_what_is_hidden_nor_what_comes_after(
     assert found[0]["nll"].value != found[1]["nll"].value
 
 
-def test_inverse_dynamics_does_not_see_the_action(either_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+@pytest.mark.parametrize("inferred", [inverse_probabilities, inverse_by_bayes])
+def test_inverse_dynamics_does_not_see_the_action(
+    inferred: Callable[..., np.ndarray], either_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
     steps = np.array([0, 1, 2, 3, 10, 14, 25])
     others = []
     for item, step in zip(episodes, steps, strict=False):
@@ -138,7 +141,7 @@ def test_inverse_dynamics_does_not_see_the_action(either_model: AnyOrderWorldMod
         others.append(other)
     frames, changed = (windows.Frames.from_trajectories(each) for each in (episodes[: len(steps)], others))
     assert (frames.positions != changed.positions).any()
-    found = [inverse_probabilities(either_model, each, frames.offsets[:-1] + steps + 1) for each in (frames, changed)]
+    found = [inferred(either_model, each, frames.offsets[:-1] + steps + 1) for each in (frames, changed)]
     np.testing.assert_array_equal(*found)
 
 

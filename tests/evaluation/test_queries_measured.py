@@ -15,6 +15,7 @@ from wmtoolkit.evaluation.completion import (
     inverse_tallies,
 )
 from wmtoolkit.evaluation.outcomes import grounded_outcomes, outcome_steps, success_probabilities
+from wmtoolkit.evaluation.prediction import inverse_by_bayes, model_predictions
 from wmtoolkit.evaluation.transitions import all_steps
 from wmtoolkit.world import masks, windows
 from wmtoolkit.world.tokenizer import FIRST_WORD, Visibility
@@ -69,6 +70,31 @@ def test_inverse_dynamics_is_the_public_query(world_model: AnyOrderWorldModel, e
     steps = np.array([0, 1, 2, 3, 10, len(episode) - 1])
     found = inverse_probabilities(world_model, frames, steps + 1)
     np.testing.assert_allclose(found, world_model.infer_action([episode] * len(steps), steps.tolist()), atol=1e-4)
+
+
+def test_bayes_rule_is_the_public_query(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
+    episode = episodes[0]
+    steps = np.array([0, 1, 5, len(episode) - 1])
+    found = inverse_by_bayes(world_model, windows.Frames.from_trajectories([episode]), steps + 1)
+    asked = world_model.infer_action([episode] * len(steps), steps.tolist(), bayes=True)
+    np.testing.assert_allclose(found, asked, atol=1e-4)
+
+
+def test_by_bayes_rule_the_likeliest_step_tells_the_action(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
+    """P(action | step) is proportional to what forward prediction gives that step after each action."""
+    target = np.array([4])
+    likelihoods = []
+    for action in range(7):
+        other = replace(episodes[0], actions=episodes[0].actions.copy())
+        other.actions[3] = action
+        said = model_predictions(world_model, windows.Frames.from_trajectories([other]), target)
+        assert said.log_probs is not None
+        likelihoods.append(said.log_probs[0, 1:].astype(np.float64).sum())
+    expected = np.exp(np.array(likelihoods) - np.logaddexp.reduce(likelihoods))
+    found = inverse_by_bayes(world_model, windows.Frames.from_trajectories(episodes[:1]), target)
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
 
 
 def test_inverse_accuracy_by_hand(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wmtoolkit.data.levels import make_level, reset_level
-from wmtoolkit.world import grid
+from wmtoolkit.evaluation.outcomes import success_probabilities
+from wmtoolkit.world import grid, windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.trajectory import Trajectory
@@ -66,6 +67,22 @@ def test_lanes_have_clocks_of_their_own(with_clock):
         np.testing.assert_array_equal(both.images[lane], alone.images[0])
 
 
-def test_a_clock_counts_the_frames_that_are_kept_whole():
-    with pytest.raises(ValueError, match="clock 2 must be 0 or at least recent, 3"):
-        WorldConfig(clock=2, recent=3)
+def test_windows_and_rollouts_go_by_one_clock(with_clock):
+    """What training and evaluation ask of a late step is what imagination asks."""
+    history = waited(20).extended(grid.LEFT, waited(20).observation())
+    asked = success_probabilities(
+        with_clock, windows.Frames.from_trajectories([history]), np.array([0]), np.array([len(history) - 1]), 1
+    )
+    said = with_clock.predict([history.prefix(len(history) - 1)], [grid.LEFT]).outcome_probabilities
+    np.testing.assert_allclose(asked, said, atol=1e-5)
+
+
+def test_a_checkpoint_may_be_used_with_another_clock(checkpoint, tmp_path):
+    AnyOrderWorldModel.from_pretrained(checkpoint, clock=CLOCK).save_pretrained(tmp_path / "other")
+    assert AnyOrderWorldModel.from_pretrained(checkpoint).network.world.clock == 0
+    assert AnyOrderWorldModel.from_pretrained(tmp_path / "other").network.world.clock == CLOCK
+
+
+def test_a_clock_does_not_run_backwards():
+    with pytest.raises(ValueError, match="clock -1 must be at least 0"):
+        WorldConfig(clock=-1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wmtoolkit.evaluation.intervals import Tally
-from wmtoolkit.evaluation.prediction import CHUNK
+from wmtoolkit.evaluation.prediction import CHUNK, inverse_by_bayes
 from wmtoolkit.evaluation.transitions import all_steps
 from wmtoolkit.world import grid, windows
 from wmtoolkit.world.batching import full_attention_batch
@@ -153,7 +153,7 @@ def inverse_tallies(
     model: AnyOrderWorldModel, frames: windows.Frames, count: int, rng: np.random.Generator
 ) -> dict[str, Tally]:
     """``inverse_accuracy`` over all steps, and over those that changed what is seen: where nothing changed, a bump, a
-    vain pick-up, drop or toggle cannot be told apart."""
+    vain pick-up, drop or toggle cannot be told apart. ``inverse_bayes_changed`` are the latter by Bayes' rule."""
     target = rng.permutation(all_steps(frames))[:count]
     right = inverse_probabilities(model, frames, target).argmax(-1) == np.asarray(frames.actions)[target]
     episode = np.searchsorted(frames.offsets, target, side="right") - 1
@@ -163,4 +163,7 @@ def inverse_tallies(
     found: dict[str, Any] = {"inverse_accuracy": Tally.of("share", right, episode)}
     if changed.any():
         found["inverse_accuracy_changed"] = Tally.of("share", right[changed], episode[changed])
+        target, episode = target[changed], episode[changed]
+        right = inverse_by_bayes(model, frames, target).argmax(-1) == np.asarray(frames.actions)[target]
+        found["inverse_bayes_changed"] = Tally.of("share", right, episode)
     return found

@@ -14,7 +14,7 @@ from wmtoolkit.evaluation.transitions import NAMES, Transitions, all_steps
 from wmtoolkit.world import geometry, grid, masks, windows
 from wmtoolkit.world.batching import block_causal_batch
 from wmtoolkit.world.config import WorldConfig
-from wmtoolkit.world.decoding import block_log_probs
+from wmtoolkit.world.decoding import block_log_probs, true_log_probs
 from wmtoolkit.world.expectation import CELL_IDS
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
@@ -111,17 +111,29 @@ def model_predictions(model: AnyOrderWorldModel, frames: windows.Frames, target:
         said.outcome_confidence[part] = best.values.exp().numpy(force=True)
         said.headings[part] = scored[DIRECTION][1][:, 0].argmax(-1).numpy(force=True)
         said.actions[part] = policy.exp().numpy(force=True)
-        wanted = torch.as_tensor(true, device=policy.device)
-        index = network.completion_index(wanted[:, FIRST_CELL:])
-        said.log_probs[part, FIRST_CELL:] = scored[-1][1].gather(-1, index[..., None])[..., 0].numpy(force=True)
         said.visible[part] = scored[-1][1][..., seen].logsumexp(-1).numpy(force=True)
-        for slot in (OUTCOME, DIRECTION):
-            first, log_probs = scored[slot]
-            chosen = log_probs[:, 0].gather(-1, wanted[:, slot : slot + 1] - first)
-            said.log_probs[part, slot] = chosen[:, 0].numpy(force=True)
-        action = wanted[:, ACTION : ACTION + 1] - _TOKENIZER.actions.start
+        said.log_probs[part, OUTCOME:] = true_log_probs(network, scored, true)
+        action = torch.as_tensor(true[:, ACTION : ACTION + 1], device=policy.device) - _TOKENIZER.actions.start
         said.log_probs[part, ACTION] = policy.gather(-1, action)[:, 0].numpy(force=True)
     return said
+
+
+@torch.inference_mode()
+def inverse_by_bayes(model: AnyOrderWorldModel, frames: windows.Frames, target: np.ndarray) -> np.ndarray:
+    """P(action) (N, 7) that led to frames ``target`` (N,): ``infer_action`` by Bayes' rule in batches."""
+    episode = np.searchsorted(frames.offsets, target, side="right") - 1
+    step = target - frames.offsets[episode] - 1
+    found = []
+    for low in range(0, len(target), CHUNK):
+        part = slice(low, low + CHUNK)
+        window = asked_as_bot(windows.cut(frames, episode[part], step[part], 2, model.network.world))
+        scores = []
+        for action in range(_TOKENIZER.actions.start, _TOKENIZER.bos):
+            window.ids[:, -1, ACTION] = action
+            scored, _, true = next_blocks(model, window)
+            scores.append(true_log_probs(model.network, scored, true).sum(-1))
+        found.append(torch.tensor(np.stack(scores, axis=-1)).softmax(-1).numpy())
+    return np.concatenate(found)
 
 
 def copy_last_frame(steps: Transitions) -> StepPredictions:

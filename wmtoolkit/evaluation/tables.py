@@ -15,6 +15,7 @@ SCORES = {
     "outcome_f1": "outcome F1",
     "action_accuracy": "bot's action",
     "inverse_accuracy_changed": "inverse dynamics, where something changed",
+    "inverse_bayes_changed": "the same by Bayes' rule",
     "inverse_accuracy": "inverse dynamics, all steps",
     "goal_accuracy": "plan to a goal, first action",
     "belief_accuracy": "belief, 30 % of cells hidden",

@@ -105,7 +105,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         (actions, order + 1, windows.LONE_ACTION),
     )
     return Batch(
-        tokens=joined(context, clean, noisy, actions).turned(window.start),
+        tokens=joined(context, clean, noisy, actions).turned(window.start).younger(world.late(window.time[:, 0])),
         allowed=allowed,
         first=context.length + clean.length,
         given=given,
@@ -128,7 +128,7 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
             expected = expected_frames(window.seen, given, window.time, pose, window.valid)
     context = window.context(world, given[:, 0])
     frames = placed_frames(given, window.time, pose, window.valid, expected)
-    tokens = joined(context, frames).turned(window.start)
+    tokens = joined(context, frames).turned(window.start).younger(world.late(window.time[:, 0]))
     return Batch(
         tokens=tokens,
         allowed=np.ones((tokens.length, tokens.length), bool),

@@ -160,7 +160,7 @@ def fill_window(
         if network.world.expectation and pose is not None and seen is not None:
             expected = expected_frames(seen, ids, time, pose, valid)
         frames = placed_frames(ids, np.where(valid, time, 0), pose, valid, expected)
-        tokens = joined(context, frames).turned(begin)
+        tokens = joined(context, frames).turned(begin).younger(network.world.late(time[:, 0]))
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)

@@ -43,10 +43,10 @@ class WorldConfig:
             hide it, by dead reckoning and MiniGrid's rule of sight (needs memory). Prior knowledge about MiniGrid.
         memory: number of remembered cells put between the mission and the newest frames (needs egomotion).
         recent: number of newest frames kept whole; training supervises as many steps in each block-causal window.
-        clock: in imagination the newest real or imagined frame counts as at most the ``clock``-th of its episode, and
-            what was seen before as so much earlier, but not before the first; 0: as they are. Late steps of recorded
-            episodes are those of who failed so far, which is no reason to fail now. Prior knowledge: worlds do not
-            change with time.
+        clock: the first frame that the network reads counts as at most the ``clock``-th of its episode, what was seen
+            before it and comes after it as so much earlier, but not before the first; 0: as they are. Late steps of
+            recorded episodes are those of who failed so far, which is no reason to fail now. Prior knowledge: worlds do
+            not change with time.
         span: frames in a window under full attention, so at most ``span - 1`` steps lie between a frame and its goal.
     """
 
@@ -70,8 +70,8 @@ class WorldConfig:
                 f"world: memory {self.memory} must be at least 0, recent {self.recent} at least 1 and span {self.span} "
                 "at least 2"
             )
-        if self.clock and self.clock < self.recent:
-            raise ValueError(f"world: clock {self.clock} must be 0 or at least recent, {self.recent}")
+        if self.clock < 0:
+            raise ValueError(f"world: clock {self.clock} must be at least 0 (0: the true time)")
         if self.egomotion and not self.axes:
             raise ValueError("world: egomotion needs axes: true (the coordinates are rotary positions)")
         if self.start_heading and not self.egomotion:
@@ -97,6 +97,10 @@ class WorldConfig:
         if isinstance(memory, bool) or not isinstance(memory, numbers.Integral) or not 0 <= memory <= most:
             raise UserError(f"memory must be a whole number of {what} in 0..{most}, or None for all, not {memory!r}")
         return int(memory)
+
+    def late(self, time: np.ndarray) -> np.ndarray:
+        """By how many steps (B,) sequences whose first frames have these times (B,) are later than ``clock``."""
+        return np.maximum(time - self.clock, 0) * (self.clock > 0)
 
     @property
     def block_length(self) -> int:

@@ -58,6 +58,18 @@ def block_log_probs(network: WorldNetwork, hidden: torch.Tensor, ids: np.ndarray
     return scored
 
 
+def true_log_probs(network: WorldNetwork, scored: list[tuple[int, torch.Tensor]], ids: np.ndarray) -> np.ndarray:
+    """Log-probabilities (n, 51) of outcome, heading and cells of true blocks (n, 52), from ``block_log_probs``."""
+    wanted = torch.as_tensor(ids, device=scored[0][1].device)
+    parts = []
+    for slot in (OUTCOME, DIRECTION):
+        first, log_probs = scored[slot]
+        parts.append(log_probs[:, 0].gather(-1, wanted[:, slot : slot + 1] - first))
+    index = network.completion_index(wanted[:, FIRST_CELL:])
+    parts.append(scored[-1][1].gather(-1, index[..., None])[..., 0])
+    return torch.cat(parts, dim=-1).numpy(force=True)
+
+
 def fill(
     network: WorldNetwork,
     ids: np.ndarray,

@@ -10,7 +10,7 @@ import torch
 
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
-from wmtoolkit.world.decoding import Filled, block_log_probs, fill
+from wmtoolkit.world.decoding import Filled, block_log_probs, fill, true_log_probs
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import (
@@ -201,6 +201,14 @@ class RolloutState:
         _, cells = block_log_probs(self._network, hidden(block), block)[-1]
         return cells.exp().view(len(self), grid.VIEW, grid.VIEW, *ATTRIBUTES).numpy(force=True)
 
+    @torch.inference_mode()
+    def log_likelihood(self, actions: np.ndarray | Sequence[int], blocks: np.ndarray) -> np.ndarray:
+        """How likely ``actions`` (B,) lead to what ``blocks`` (B, 52), the tokenizer's, hold: (B,) log-probability of
+        outcome, heading and cells in nats, each token as if it knew nothing of the others."""
+        block, hidden, _ = self._question(actions)
+        self._encode_context()
+        return true_log_probs(self._network, block_log_probs(self._network, hidden(block), block), blocks).sum(-1)
+
     def _question(
         self, actions: np.ndarray | Sequence[int]
     ) -> tuple[np.ndarray, Callable[[np.ndarray], torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -330,12 +338,9 @@ class RolloutState:
         """Mission, memory and kept frames as S tokens, and which of them (B, 1, S, S) each attends to."""
         context = mission_tokens(self._network.world.spelled(self._mission))
         if self._seen is not None:
-            # What is not in the newest frame is remembered: the frames before it are not needed.
             remembered = self._seen.recall(*self._now(), self._memory, multiple=8)
             context = joined(context, memory_tokens(*remembered))
-            frames = slice(-1, None)
-        else:
-            frames = slice(-1 - self._memory, None)
+        frames = slice(self._first, None)
         kept = self._ids[:, frames]
         tokens = self._frames(
             kept,
@@ -347,16 +352,21 @@ class RolloutState:
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
-        return joined(context, tokens).turned(self._start).younger(self._lateness()), allowed
+        return self._told(joined(context, tokens)), allowed
+
+    @property
+    def _first(self) -> int:
+        """Place of the first frame that is read. What is not in the newest one is remembered, if cells are: the frames
+        before it are not needed then."""
+        return -1 if self._seen is not None else -1 - self._memory
+
+    def _told(self, tokens: Tokens) -> Tokens:
+        """Tokens in the coordinates and by the clock of the network."""
+        return tokens.turned(self._start).younger(self._network.world.late(self._time[:, self._first]))
 
     def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
         return self._position[:, -1], self._heading[:, -1], self._time[:, -1]
-
-    def _lateness(self) -> np.ndarray:
-        """How many steps (B,) the newest frame is later than the network is told."""
-        clock = self._network.world.clock
-        return np.maximum(self._time[:, -1] - clock, 0) * (clock > 0)
 
     def _shown(self) -> geometry.LastSeen:
         """What may be expected to be seen again: all sightings, as in training, unless memory is limited."""
@@ -386,7 +396,7 @@ class RolloutState:
         """Hidden states (B, S, H) of one block, or of a lone action, behind the context: what is cached of it, or in
         one pass with it, which is kept only if ``writing``."""
         device, new = self._network.device, tokens.length
-        tokens = tokens.turned(self._start).younger(self._lateness())
+        tokens = self._told(tokens)
         if self._cache is None or self._cached is None:
             context, allowed = self._context()
             before = context.valid
