@@ -153,7 +153,7 @@ class Planner(ABC):
         """What a search starts from: all that was imagined behind the present situation, if it came true, or else
         nothing."""
         before, last = self._planned_in, self._last
-        if self._came_true and before and last and before.true(last.index, root):
+        if self._came_true and before and last and before.came_true(last.index, root):
             return before.rooted(last.index, root, meter)
         assert self._seen is not None
         return SearchGraph(root, self._seen, meter, self._actions, self._false_goals.cover)

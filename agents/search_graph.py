@@ -187,13 +187,13 @@ class SearchGraph:
             parent = graph.nodes[new[old]]
             for action, child in self.nodes[old].children.items():
                 if child not in new:
-                    *pose, changes = self.nodes[child].key
+                    x, y, direction, hand, changes = self.nodes[child].key
                     if not places <= {change[:2] for change in changes}:
                         continue
                     new[child] = len(graph)
                     node = replace(
                         self.nodes[child],
-                        key=(*pose, frozenset(change for change in changes if not self._is_so(change))),
+                        key=(x, y, direction, hand, frozenset(item for item in changes if not self._is_so(item))),
                         parent=new[old],
                         action=action,
                         depth=parent.depth + 1,
@@ -205,7 +205,7 @@ class SearchGraph:
                 parent.children[action] = new[child]
         return graph
 
-    def true(self, index: int, root: RolloutState) -> bool:
+    def came_true(self, index: int, root: RolloutState) -> bool:
         """Whether the hand and all that is changed in a node are really so by now."""
         *_, hand, changes = self.nodes[index].key
         held = as_cell(root.images[0][grid.AGENT_CELL])

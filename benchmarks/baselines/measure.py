@@ -218,9 +218,9 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
     images, headings = frames.images, np.asarray(frames.directions)
     moved = (np.asarray(images[few - 1]) != np.asarray(images[few])).any((1, 2, 3))
     changed = few[moved | (headings[few] != headings[few - 1])]
-    for name, asked in (("inverse_accuracy_changed", predictor.inverse), ("inverse_bayes_changed", predictor.bayes)):
-        if asked is not None:
-            right = asked(frames, changed).argmax(-1) == np.asarray(frames.actions)[changed]
+    for name, infer in (("inverse_accuracy_changed", predictor.inverse), ("inverse_bayes_changed", predictor.bayes)):
+        if infer is not None:
+            right = infer(frames, changed).argmax(-1) == np.asarray(frames.actions)[changed]
             found[name] = Tally.of("share", right, _owners(frames, changed))
     if predictor.fill is not None:
         given = np.concatenate([np.ones((len(few), FIRST_CELL), bool), ~hidden], axis=1)

@@ -209,13 +209,13 @@ def test_what_was_imagined_behind_a_change_that_came_true_is_what_would_be_imagi
     graph = grown(SearchGraph(root, seen, unlimited(model), actions=MOVES + INTERACTIONS), limit=1500)
     handled = [number for number, node in enumerate(graph.nodes) if node.action == action and node.key[4]]
     index = min(handled, key=lambda number: graph.nodes[number].depth)
-    assert not graph.true(index, root)
+    assert not graph.came_true(index, root)
     for step in [graph.nodes[number].action for number in graph.path(index)]:
         observation, *_ = env.step(step)
         history = history.extended(step, observation)
         seen.update(step, observation, observation["image"])
     root = model.rollout_state([history])
-    assert graph.true(index, root)
+    assert graph.came_true(index, root)
     kept = graph.rooted(index, root, unlimited(model))
     assert len(kept) > 50
     anew = SearchGraph(root, seen, unlimited(model), actions=MOVES + INTERACTIONS)

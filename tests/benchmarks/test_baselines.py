@@ -249,10 +249,10 @@ def test_all_are_measured_alike(data) -> None:
         )
         return np.where(given, window.ids[:, 0], window.ids[:, 0])
 
-    found = measure.measure(measure.Predictor(truth, acted, acted, whole), parts, 60)
+    found = measure.measure(measure.Predictor(truth, acted, acted, acted, whole), parts, 60)
     for name in ("known_cell_accuracy", "known_frame_exact", "outcome_f1", "action_accuracy", "belief_accuracy"):
         assert found[name]["value"] == 1
-    assert found["inverse_accuracy_changed"]["value"] == 1
+    assert found["inverse_accuracy_changed"]["value"] == found["inverse_bayes_changed"]["value"] == 1
     nothing = measure.measure(measure.untrained("copy-last-frame"), parts, 60)
     assert set(nothing) < set(found)
     assert nothing["known_cell_accuracy"]["value"] < 1
@@ -263,7 +263,7 @@ def test_all_are_measured_alike(data) -> None:
 def test_the_world_model_answers_every_query(world_model, data) -> None:
     found = measure.measure(measure.any_order(world_model), held_out_frames([data]), 20)
     answers = ("forward_nll", "chain_nll", "action_accuracy", "inverse_accuracy_changed", "belief_accuracy")
-    for name in (*answers, "goal_accuracy", "exact/turn"):
+    for name in (*answers, "inverse_bayes_changed", "goal_accuracy", "exact/turn"):
         assert np.isfinite(found[name]["value"])
 
 

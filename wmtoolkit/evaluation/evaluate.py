@@ -117,7 +117,9 @@ def evaluate(
         _metrics(together),
         rows,
         seed=seed,
-        checkpoint={"path": str(checkpoint or "packaged"), "sha256": checkpoint_hash(model.path)} if model.path else None,
+        checkpoint={"path": str(checkpoint or "packaged"), "sha256": checkpoint_hash(model.path)}
+        if model.path
+        else None,
     )
     text = markdown(document)
     if out is not None:
