@@ -27,7 +27,7 @@ from wmtoolkit.evaluation.prediction import (
     prediction_tallies,
 )
 from wmtoolkit.evaluation.prior import CellPrior
-from wmtoolkit.evaluation.transitions import all_steps, draw_steps, transitions
+from wmtoolkit.evaluation.transitions import all_steps, draw_steps, looks_changed, transitions
 from wmtoolkit.world import grid, windows
 from wmtoolkit.world.batching import block_causal_batch
 from wmtoolkit.world.decoding import block_log_probs
@@ -215,13 +215,14 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
         if len(asked):
             right = predictor.policy(frames, asked).argmax(-1) == np.asarray(frames.actions)[asked]
             found["action_accuracy"] = Tally.of("share", right, _owners(frames, asked))
-    images, headings = frames.images, np.asarray(frames.directions)
-    moved = (np.asarray(images[few - 1]) != np.asarray(images[few])).any((1, 2, 3))
-    changed = few[moved | (headings[few] != headings[few - 1])]
-    for name, infer in (("inverse_accuracy_changed", predictor.inverse), ("inverse_bayes_changed", predictor.bayes)):
-        if infer is not None:
-            right = infer(frames, changed).argmax(-1) == np.asarray(frames.actions)[changed]
-            found[name] = Tally.of("share", right, _owners(frames, changed))
+    inferred = {"inverse_accuracy_changed": predictor.inverse, "inverse_bayes_changed": predictor.bayes}
+    named = {name: infer for name, infer in inferred.items() if infer is not None}
+    if named:
+        changed = few[looks_changed(frames, few)]
+        owners, actions = _owners(frames, changed), np.asarray(frames.actions)[changed]
+        # from left to right both are one: seven passes, made once
+        hits = {infer: infer(frames, changed).argmax(-1) == actions for infer in set(named.values())}
+        found |= {name: Tally.of("share", hits[infer], owners) for name, infer in named.items()}
     if predictor.fill is not None:
         given = np.concatenate([np.ones((len(few), FIRST_CELL), bool), ~hidden], axis=1)
         cells = _TOKENIZER.cell_ids(np.asarray(frames.images[few])).reshape(len(few), -1)

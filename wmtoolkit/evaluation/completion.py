@@ -9,7 +9,7 @@ import torch
 
 from wmtoolkit.evaluation.intervals import Tally
 from wmtoolkit.evaluation.prediction import CHUNK, inverse_by_bayes
-from wmtoolkit.evaluation.transitions import all_steps
+from wmtoolkit.evaluation.transitions import all_steps, looks_changed
 from wmtoolkit.world import grid, windows
 from wmtoolkit.world.batching import full_attention_batch
 from wmtoolkit.world.decoding import block_log_probs
@@ -157,9 +157,7 @@ def inverse_tallies(
     target = rng.permutation(all_steps(frames))[:count]
     right = inverse_probabilities(model, frames, target).argmax(-1) == np.asarray(frames.actions)[target]
     episode = np.searchsorted(frames.offsets, target, side="right") - 1
-    before, after = np.asarray(frames.images[target - 1]), np.asarray(frames.images[target])
-    headings = np.asarray(frames.directions)
-    changed = (before != after).any((1, 2, 3)) | (headings[target] != headings[target - 1])
+    changed = looks_changed(frames, target)
     found: dict[str, Any] = {"inverse_accuracy": Tally.of("share", right, episode)}
     if changed.any():
         found["inverse_accuracy_changed"] = Tally.of("share", right[changed], episode[changed])

@@ -68,6 +68,13 @@ def all_steps(frames: windows.Frames) -> np.ndarray:
     return np.flatnonzero(np.asarray(frames.outcomes) != Outcome.START)
 
 
+def looks_changed(frames: windows.Frames, target: np.ndarray) -> np.ndarray:
+    """(N,) bool: the steps to frames ``target`` (N,) changed the view or the heading."""
+    before, after = np.asarray(frames.images[target - 1]), np.asarray(frames.images[target])
+    headings = np.asarray(frames.directions)
+    return (before != after).any((1, 2, 3)) | (headings[target] != headings[target - 1])
+
+
 def events(frames: windows.Frames, target: np.ndarray) -> np.ndarray:
     """What the steps that led to frames ``target`` (N,) did, as index into ``NAMES``."""
     meant = np.zeros((len(target), len(grid.OBJECTS), len(grid.COLORS)), bool)

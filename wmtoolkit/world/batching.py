@@ -12,7 +12,7 @@ from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.masks import Masks
 from wmtoolkit.world.tokenizer import BLOCK
-from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon
+from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon, told
 
 
 @dataclass
@@ -105,7 +105,7 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         (actions, order + 1, windows.LONE_ACTION),
     )
     return Batch(
-        tokens=joined(context, clean, noisy, actions).turned(window.start).younger(world.late(window.time[:, 0])),
+        tokens=told(joined(context, clean, noisy, actions), world, window.start, window.time[:, 0]),
         allowed=allowed,
         first=context.length + clean.length,
         given=given,
@@ -128,7 +128,7 @@ def full_attention_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, 
             expected = expected_frames(window.seen, given, window.time, pose, window.valid)
     context = window.context(world, given[:, 0])
     frames = placed_frames(given, window.time, pose, window.valid, expected)
-    tokens = joined(context, frames).turned(window.start).younger(world.late(window.time[:, 0]))
+    tokens = told(joined(context, frames), world, window.start, window.time[:, 0])
     return Batch(
         tokens=tokens,
         allowed=np.ones((tokens.length, tokens.length), bool),

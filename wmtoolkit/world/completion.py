@@ -24,7 +24,7 @@ from wmtoolkit.world.tokenizer import (
     Visibility,
     WorldTokenizer,
 )
-from wmtoolkit.world.tokens import joined, mission_tokens
+from wmtoolkit.world.tokens import joined, mission_tokens, told
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 from wmtoolkit.world.windows import remembered
 
@@ -160,7 +160,7 @@ def fill_window(
         if network.world.expectation and pose is not None and seen is not None:
             expected = expected_frames(seen, ids, time, pose, valid)
         frames = placed_frames(ids, np.where(valid, time, 0), pose, valid, expected)
-        tokens = joined(context, frames).turned(begin).younger(network.world.late(time[:, 0]))
+        tokens = told(joined(context, frames), network.world, begin, time[:, 0])
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         frames = hidden[:, context.length :].reshape(len(lanes) * size, BLOCK, -1)

@@ -16,7 +16,7 @@ from wmtoolkit.world.decoding import choose
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
 from wmtoolkit.world.tokenizer import ACTION, BLOCK, FIRST_CELL, Visibility, WorldTokenizer
-from wmtoolkit.world.tokens import joined, mission_tokens
+from wmtoolkit.world.tokens import joined, mission_tokens, told
 from wmtoolkit.world.trajectory import Trajectory
 from wmtoolkit.world.windows import remembered
 
@@ -113,7 +113,7 @@ def _action_plans(
             break
         pose = reckoned_poses(ids, position, heading) if network.world.egomotion else None
         frames = placed_frames(ids, time, pose, valid).columns(read)
-        tokens = joined(context, frames).turned(begin).younger(network.world.late(time[:, 0]))
+        tokens = told(joined(context, frames), network.world, begin, time[:, 0])
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         scored = [(kind.start, network.logits(hidden[:, asked], kind).log_softmax(-1))]

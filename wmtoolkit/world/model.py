@@ -177,10 +177,9 @@ class AnyOrderWorldModel:
         """
         if bayes:
             state = self.rollout_state([item.prefix(step) for item, step in zip(trajectories, steps, strict=True)])
-            blocks = [self.tokenizer.encode(item)[step + 2] for item, step in zip(trajectories, steps, strict=True)]
-            actions = [np.full(len(blocks), action) for action in range(len(grid.ACTIONS))]
-            scores = np.stack([state.log_likelihood(action, np.stack(blocks)) for action in actions], axis=-1)
-            return softmax(scores, axis=-1).astype(np.float32)
+            after = np.stack([self.tokenizer.encode(t)[step + 2] for t, step in zip(trajectories, steps, strict=True)])
+            scores = [state.log_likelihood([action] * len(after), after) for action in range(len(grid.ACTIONS))]
+            return softmax(np.stack(scores, axis=-1), axis=-1).astype(np.float32)
         visible = [Visibility.full(len(trajectory)) for trajectory in trajectories]
         for seen, step in zip(visible, steps, strict=True):
             seen.actions[step] = False

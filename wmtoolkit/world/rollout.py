@@ -23,7 +23,16 @@ from wmtoolkit.world.tokenizer import (
     OUTCOME,
     WorldTokenizer,
 )
-from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, memory_tokens, mission_tokens, reckon
+from wmtoolkit.world.tokens import (
+    Tokens,
+    action_tokens,
+    frame_tokens,
+    joined,
+    memory_tokens,
+    mission_tokens,
+    reckon,
+    told,
+)
 from wmtoolkit.world.trajectory import Outcome, Trajectory
 from wmtoolkit.world.windows import attention, context_copy
 
@@ -362,7 +371,7 @@ class RolloutState:
 
     def _told(self, tokens: Tokens) -> Tokens:
         """Tokens in the coordinates and by the clock of the network."""
-        return tokens.turned(self._start).younger(self._network.world.late(self._time[:, self._first]))
+        return told(tokens, self._network.world, self._start, self._time[:, self._first])
 
     def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position (B, 2), heading (B,) and time (B,) of the newest frames."""

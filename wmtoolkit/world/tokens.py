@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from wmtoolkit.world import geometry, grid
+from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.tokenizer import (
     ACTION,
     ATTRIBUTES,
@@ -100,6 +101,15 @@ class Tokens:
 
 EACH = tuple(field.name for field in fields(Tokens) if field.name != "words")
 """Fields of each token."""
+
+
+def told(tokens: Tokens, world: WorldConfig, start: np.ndarray, time: np.ndarray) -> Tokens:
+    """Tokens as the network is told them: in coordinates that begin with heading ``start`` (B,), by the world's clock.
+
+    Args:
+        time: (B,) of the first frames, 0 where there is none.
+    """
+    return tokens.turned(start).younger(world.late(time))
 
 
 def joined(*parts: Tokens) -> Tokens:
