@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,29 @@ class PolicyAgent:
         self._history = self._action = None
 
     def act(self, observation: Observation) -> int:
-        started, passes = time.perf_counter(), self._world_model.forward_passes
-        self._history = remembered(self._history, self._action, observation)
-        probabilities = np.asarray(self._world_model.policy([self._history])[0], dtype=np.float64)
+        return self.act_together([self], [observation])[0]
+
+    @staticmethod
+    def act_together(agents: Sequence[PolicyAgent], observations: Sequence[Observation]) -> list[int]:
+        """``act`` of several agents of one world model, each with an observation of its own, asked in one batch.
+
+        In ``diagnostics`` the passes are those of the batch, the milliseconds each agent's share of its time.
+        """
+        started, model = time.perf_counter(), agents[0]._world_model
+        passes = model.forward_passes
+        histories = [
+            remembered(agent._history, agent._action, observation)
+            for agent, observation in zip(agents, observations, strict=True)
+        ]
+        policy = np.asarray(model.policy(histories), dtype=np.float64)
+        passes, share = model.forward_passes - passes, 1000 * (time.perf_counter() - started) / len(agents)
+        for agent, history, probabilities in zip(agents, histories, policy, strict=True):
+            agent._history, agent._action = history, agent._choose(probabilities)
+            agent.diagnostics = {"forward_passes": passes, "milliseconds": share, "probabilities": probabilities}
+        return [agent._action for agent in agents if agent._action is not None]
+
+    def _choose(self, probabilities: np.ndarray) -> int:
         if self._temperature == 0:
-            self._action = int(probabilities.argmax())
-        else:
-            sharpened = np.maximum(probabilities, 1e-12) ** (1 / self._temperature)
-            self._action = int(self._rng.choice(len(sharpened), p=sharpened / sharpened.sum()))
-        self.diagnostics = {
-            "forward_passes": self._world_model.forward_passes - passes,
-            "milliseconds": 1000 * (time.perf_counter() - started),
-            "probabilities": probabilities,
-        }
-        return self._action
+            return int(probabilities.argmax())
+        sharpened = np.maximum(probabilities, 1e-12) ** (1 / self._temperature)
+        return int(self._rng.choice(len(sharpened), p=sharpened / sharpened.sum()))

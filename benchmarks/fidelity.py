@@ -30,6 +30,7 @@ class FidelityPlan:
             command runs.
         films: agent of whom each level's first episode is filmed, reality beside imagination; empty: no films.
         episodes: of each, episode i takes level seed ``seed + i``.
+        temperature: of what is imagined in them; 0: the likeliest frame always.
         branches: episodes of each level in which imagination goes on alone; horizon: for so many steps.
     """
 
@@ -38,6 +39,7 @@ class FidelityPlan:
     checkpoints: list[str] = field(default_factory=list)
     films: str = ""
     episodes: int = 50
+    temperature: float = 1.0
     branches: int = 64
     horizon: int = 64
     seed: int = FIRST_SEED
@@ -74,7 +76,7 @@ def pairs(plan: FidelityPlan) -> Iterator[tuple[Condition, Condition]]:
     """Real and imagined, level by level."""
     for level in plan.levels:
         for agent in plan.agents:
-            yield Condition(level, agent), Condition(level, agent, imagined=True)
+            yield Condition(level, agent), Condition(level, agent, imagined=True, temperature=plan.temperature)
 
 
 def _drift_unit(plan: FidelityPlan, player: Player, level: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -11,14 +12,16 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.agents.registry import needs
 from wmtoolkit.benchmarks.baselines.acting import FITTED, config_of, fitted_agent
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
+from wmtoolkit.benchmarks.lanes import AGENTS, LANES, run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
-from wmtoolkit.benchmarks.rollouts import run_episode
+from wmtoolkit.benchmarks.rollouts import EpisodeResult, run_episode
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
@@ -30,6 +33,7 @@ from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 CLONING = "cloning:"
+_IMAGINED = "wmtoolkit:AnyOrderWM-BabyAI"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Condition:
 
     Attributes:
         level: id of the level; agent: who acts.
-        imagined: in the world model instead of the level.
+        imagined: in the world model instead of the level; temperature: of what is imagined. What was never seen has to
+            be drawn: the likeliest view of what lies behind a door is an empty one.
         corruption: options of ``PartialObservability``; empty: the agent sees what the level shows.
         belief: the world model fills in what is hidden before the agent sees it.
     """
@@ -46,6 +51,7 @@ class Condition:
     level: str
     agent: AgentSpec
     imagined: bool = False
+    temperature: float = 1.0
     corruption: Mapping[str, Any] = field(default_factory=dict)
     belief: bool = False
 
@@ -95,6 +101,7 @@ class Player:
             "agent": spec.agent,
             "settings": dict(spec.settings),
             "imagined": condition.imagined,
+            **({"temperature": condition.temperature} if condition.imagined else {}),
             "corruption": dict(condition.corruption),
             "belief": condition.belief,
             "checkpoint": self.identity["sha256"] if self.uses_model(condition) else None,
@@ -112,6 +119,10 @@ class Player:
         bar.advance(len(seeds) - len(todo))
         if not todo:
             return
+        if condition.imagined and condition.agent.agent in AGENTS and not (condition.belief or condition.corruption):
+            for first in range(0, len(todo), LANES):
+                self._play_lanes(condition, todo[first : first + LANES], ledger, bar)
+            return
         with contextlib.ExitStack() as stack:
             try:
                 env = stack.enter_context(self.environment(condition))
@@ -122,6 +133,32 @@ class Player:
             for seed, unit in todo:
                 ledger.do(unit, partial(_episode, agent, env, seed))
                 bar.advance(info=f"{condition.level}: {condition.agent.name}")
+
+    def _play_lanes(
+        self, condition: Condition, todo: Sequence[tuple[int, dict[str, Any]]], ledger: Ledger, bar: Bar
+    ) -> None:
+        """Play imagined episodes at once; what is raised fails the first of those that are left."""
+        units, started = dict(todo), time.perf_counter()
+        try:
+            env: Any = gymnasium.make_vec(
+                _IMAGINED,
+                num_envs=len(units),
+                level=condition.level,
+                checkpoint=self.model,
+                temperature=condition.temperature,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+            with contextlib.closing(env):
+                agents = [
+                    make_agent(condition.agent.agent, world_model=self.model, **condition.agent.settings) for _ in units
+                ]
+                for result in run_lanes(agents, env, list(units)):
+                    now = time.perf_counter()
+                    ledger.write(units.pop(result.seed), _values(result), now - started)
+                    started = now
+                    bar.advance(info=f"{condition.level}: {condition.agent.name}")
+        except Exception as error:
+            ledger.fail(next(iter(units.values())), error)
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
         """The condition's agent, for its environment: by name, one of ``FITTED``, or ``cloning:FILE``."""
@@ -139,7 +176,11 @@ class Player:
         env: gymnasium.Env
         if condition.imagined:
             env = gymnasium.make(
-                "wmtoolkit:AnyOrderWM-BabyAI", level=condition.level, checkpoint=self.model, disable_env_checker=True
+                _IMAGINED,
+                level=condition.level,
+                checkpoint=self.model,
+                temperature=condition.temperature,
+                disable_env_checker=True,
             )
         else:
             env = make_real_env(condition.level)
@@ -159,7 +200,11 @@ class Player:
 
 
 def _episode(agent: Agent, env: gymnasium.Env, seed: int) -> dict[str, Any]:
-    return {key: value for key, value in asdict(run_episode(agent, env, seed)).items() if key != "seed"}
+    return _values(run_episode(agent, env, seed))
+
+
+def _values(result: EpisodeResult) -> dict[str, Any]:
+    return {key: value for key, value in asdict(result).items() if key != "seed"}
 
 
 def episodes(player: Player, condition: Condition, seeds: Sequence[int], ledger: Ledger) -> list[dict[str, Any]]:

@@ -64,6 +64,7 @@ def run_episodes(
     *,
     world_model: WorldModel | None = None,
     imagined: bool = False,
+    temperature: float = 1.0,
     mask_ratio: float = 0.0,
     budget: Mapping[str, Any] | None = None,
     video: str | Path | None = None,
@@ -78,6 +79,8 @@ def run_episodes(
         seeds: each resets the level and the agent, so results of two agents are paired.
         world_model: what planners imagine with, and what an imagined level takes place in.
         imagined: whether the episodes take place in the world model.
+        temperature: of what is imagined then; at 0 nothing ever comes into view but what is likeliest there, so that
+            what the mission names and the first view does not show is never found.
         mask_ratio: probability that a cell of an observation is hidden.
         budget: options of a named agent.
         video: GIF or MP4 of one episode.
@@ -93,7 +96,9 @@ def run_episodes(
     film = seeds[0] if video_seed is None else video_seed
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
-    env = _environment(level, world_model, imagined, mask_ratio, render=video is not None or explain is not None)
+    env = _environment(
+        level, world_model, imagined, temperature, mask_ratio, render=video is not None or explain is not None
+    )
     try:
         actor = (
             make_agent(agent, world_model=world_model, env=env, **(budget or {}))
@@ -123,6 +128,7 @@ def rollout(
     level: str = DEFAULT_LEVEL,
     checkpoint: str | Path | None = None,
     imagined: bool = False,
+    temperature: float = 1.0,
     episodes: int = 100,
     seed: int = 900_000,
     settings: Sequence[str] = (),
@@ -136,7 +142,7 @@ def rollout(
     """Load what is needed, run episodes of a named agent and report.
 
     Args:
-        agent, level, imagined, mask_ratio, video, explain: see ``run_episodes``.
+        agent, level, imagined, temperature, mask_ratio, video, explain: see ``run_episodes``.
         checkpoint: folder of the world model; None: the packaged one. Not loaded where nothing needs it.
         episodes: number of episodes; episode i takes level seed ``seed + i``.
         settings: options of the agent, each ``key=value``.
@@ -164,6 +170,7 @@ def rollout(
         seeds,
         world_model=world_model,
         imagined=imagined,
+        temperature=temperature,
         mask_ratio=mask_ratio,
         budget=budget,
         video=video,
@@ -305,7 +312,7 @@ def _load(checkpoint: str | Path | None) -> tuple[WorldModel, dict[str, str] | N
 
 
 def _environment(
-    level: str, world_model: WorldModel | None, imagined: bool, mask_ratio: float, render: bool
+    level: str, world_model: WorldModel | None, imagined: bool, temperature: float, mask_ratio: float, render: bool
 ) -> gymnasium.Env:
     if not 0 <= mask_ratio <= 1:
         raise UserError(f"mask ratio is a probability, not {mask_ratio}")
@@ -318,6 +325,7 @@ def _environment(
             "wmtoolkit:AnyOrderWM-BabyAI",
             level=level,
             checkpoint=world_model,
+            temperature=temperature,
             render_mode=mode,
             disable_env_checker=True,
         )

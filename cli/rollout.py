@@ -25,6 +25,13 @@ from wmtoolkit.cli.common import check_out, command_options
 @click.option("--trust", is_flag=True, help="Read an agent sb3:FILE.zip, which runs code in it.")
 @click.option("--checkpoint", metavar="DIR", help="World model [the packaged one].")
 @click.option("--imagined/--real", default=False, show_default=True, help="Act in imagination or in the level.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Of imagination; 0: the likeliest, in which nothing new ever comes into view.",
+)
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @click.option(
     "--seed", type=click.IntRange(0), default=900_000, show_default=True, help="Episode i takes level seed SEED + i."

@@ -218,6 +218,25 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
             self.starts[lane].level.np_random.bit_generator.state = level
         return self._observation()
 
+    def keep(self, mask: np.ndarray) -> dict[str, Any]:
+        """Drop all lanes but those of ``mask`` (bool (n,)) for good, e.g. those whose episodes have ended and that are
+        not to begin anew; the rest go on as they would have. Returns their observations."""
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(f"mask must be bool ({self.num_envs},) with at least one True")
+        state, lanes = self._running(), np.flatnonzero(mask)
+        self._state = state.select(lanes)
+        if self._before is not None:
+            self._before = self._before[0].select(lanes), self._before[1][lanes]
+        for name in ("starts", "_rngs", "_generators", "_missions", "_recorders"):
+            setattr(self, name, [getattr(self, name)[lane] for lane in lanes])
+        for name in ("_steps", "_elapsed", "_limits", "_ended"):
+            setattr(self, name, getattr(self, name)[lanes])
+        self.num_envs = len(lanes)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        return self._observation()
+
     def cell_probabilities(self) -> np.ndarray:
         """``ImaginationEnv.cell_probabilities`` of every lane, (n, 7, 7, 11, 6, 4) float32, in one pass."""
         known = certain(self._running().images)

@@ -21,7 +21,7 @@ from wmtoolkit.world import grid, masks, windows
 from wmtoolkit.world.batching import expected_frames, placed_frames
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import ACTION, BEHAVIOUR, BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
-from wmtoolkit.world.tokens import EACH, Tokens, joined, reckon
+from wmtoolkit.world.tokens import EACH, Tokens, joined, reckon, told
 from wmtoolkit.world.trajectory import BEHAVIOURS, Trajectory
 
 _TOKENIZER = WorldTokenizer()
@@ -53,7 +53,8 @@ def sequences(window: windows.Window, network: WorldNetwork) -> Sequence:
     pose = (window.position, window.heading, None) if network.world.egomotion else None
     frames = placed_frames(window.ids, window.time, pose, window.valid, _expected_next(window, network))
     before = window.context(network.world)
-    tokens, context = joined(before, frames).turned(window.start), before.length
+    tokens = told(joined(before, frames), network.world, window.start, window.time[:, 0])
+    context = before.length
     order = np.maximum(np.arange(tokens.length) - context, -1)
     causal = order[:, None] >= order[None, :]
     return Sequence(tokens, context, (causal & tokens.valid[:, None, :])[:, None], window.ids, window.valid)
@@ -105,7 +106,7 @@ def next_token_loss(
 
 
 @torch.inference_mode()
-def told(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> StepPredictions:
+def continued(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> StepPredictions:
     """What the model says of the steps to frames ``target`` (N,): the rest of the step, token after token, greedily."""
     parts = []
     for low in range(0, len(target), _CHUNK):
@@ -227,7 +228,8 @@ def _tell(network: WorldNetwork, window: windows.Window, given: np.ndarray) -> t
             own = Tokens(**{name: getattr(frame, name)[:, last] for name in EACH}, words=window.mission.words)
             seen = np.concatenate([seen, own.valid], axis=1)
             mask = torch.as_tensor(seen, device=device)[:, None, None, :]
-            hidden = network(own.turned(window.start).tensors(device), mask, cache)[:, 0]
+            own = told(own, network.world, window.start, window.time[:, 0])
+            hidden = network(own.tensors(device), mask, cache)[:, 0]
     return ids, log_probs
 
 

@@ -98,7 +98,7 @@ def left_to_right(network: WorldNetwork) -> Predictor:
         return autoregressive.inverse(network, frames, target)
 
     return Predictor(
-        steps=lambda frames, target: autoregressive.told(network, frames, target),
+        steps=lambda frames, target: autoregressive.continued(network, frames, target),
         at_once=False,
         chain=lambda frames, target: autoregressive.chain(network, frames, target),
         policy=lambda frames, target: autoregressive.policy(network, frames, target),

@@ -50,7 +50,7 @@ def test_left_to_right_sees_nothing_to_the_right(network, episodes) -> None:
     said = []
     for episode in (episodes[0], _altered(episodes[0], step)):
         frames = _frames(episode)
-        said.append(autoregressive.told(network, frames, np.array([step + 1])))
+        said.append(autoregressive.continued(network, frames, np.array([step + 1])))
     true, altered = said
     np.testing.assert_array_equal(true.cells, altered.cells)
     np.testing.assert_array_equal(true.headings, altered.headings)
@@ -58,7 +58,7 @@ def test_left_to_right_sees_nothing_to_the_right(network, episodes) -> None:
     # One pass over the truth: each token is scored before it is seen, so up to the first difference nothing changes.
     other = replace(episodes[0], images=episodes[0].images.copy())
     other.images[step + 1, 6, 6] = (8, 1, 0)
-    again = autoregressive.told(network, _frames(other), np.array([step + 1]))
+    again = autoregressive.continued(network, _frames(other), np.array([step + 1]))
     np.testing.assert_allclose(true.log_probs[:, :-1], again.log_probs[:, :-1], atol=1e-5)
     assert true.log_probs[0, -1] != pytest.approx(again.log_probs[0, -1])
     # And the policy knows nothing of the action that was taken.
@@ -94,7 +94,7 @@ def test_bayes_rule_by_hand(network, episodes) -> None:
     for action in range(7):
         other = replace(episodes[0], actions=episodes[0].actions.copy())
         other.actions[4] = action
-        scores.append(autoregressive.told(network, _frames(other), np.array([5])).log_probs.sum())
+        scores.append(autoregressive.continued(network, _frames(other), np.array([5])).log_probs.sum())
     expected = np.exp(np.array(scores) - np.max(scores))
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-3)
 
@@ -122,7 +122,7 @@ def test_the_chain_of_a_step_by_hand(network, episodes) -> None:
     target = all_steps(frames)[::9]
     found = autoregressive.chain(network, frames, target)
     np.testing.assert_allclose(
-        found, -autoregressive.told(network, frames, target).log_probs[:, OUTCOME:].sum(-1), rtol=1e-4
+        found, -autoregressive.continued(network, frames, target).log_probs[:, OUTCOME:].sum(-1), rtol=1e-4
     )
     # Over all 16 outcomes and headings a step may have, their chances add up to 1, and one tells of the other.
     log_probs = np.zeros((4, 4, 2))
@@ -130,7 +130,9 @@ def test_the_chain_of_a_step_by_hand(network, episodes) -> None:
         outcomes, headings = np.array(frames.outcomes), np.array(frames.directions)
         outcomes[target[0]], headings[target[0]] = outcome, heading
         other = replace(frames, outcomes=outcomes, directions=headings)
-        log_probs[outcome, heading] = autoregressive.told(network, other, target[:1]).log_probs[0, OUTCOME:FIRST_CELL]
+        log_probs[outcome, heading] = autoregressive.continued(network, other, target[:1]).log_probs[
+            0, OUTCOME:FIRST_CELL
+        ]
     np.testing.assert_allclose(np.exp(log_probs.sum(-1)).sum(), 1, rtol=1e-4)
     assert np.ptp(np.exp(log_probs[..., 1]), axis=0).max() > 1e-4
     with torch.no_grad():
@@ -201,7 +203,8 @@ def test_baselines_learn_and_repeat(data) -> None:
     assert nll[1] < 0.5 * nll[0]
     assert nll[1] == nll[2]
     nll = [
-        cell_nll(autoregressive.told(fitting.fit_autoregressive(_config(n), frames), frames, target)) for n in (1, 12)
+        cell_nll(autoregressive.continued(fitting.fit_autoregressive(_config(n), frames), frames, target))
+        for n in (1, 12)
     ]
     assert nll[1] < 0.7 * nll[0]
     everywhere = all_steps(frames)

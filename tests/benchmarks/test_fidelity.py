@@ -1,5 +1,6 @@
 """Fidelity: imagined beside real, checkpoints told apart, drift and divergence by hand, and the films beside them."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -8,16 +9,20 @@ import pytest
 from PIL import Image
 
 from wmtoolkit import AnyOrderWorldModel
-from wmtoolkit.benchmarks import comparison_films, drift
-from wmtoolkit.benchmarks.fidelity import FidelityPlan, players
+from wmtoolkit.benchmarks import comparison_films, drift, play
+from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players
 from wmtoolkit.benchmarks.fresh import fresh_data
+from wmtoolkit.benchmarks.lanes import run_lanes
+from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player
 from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.rollouts import run_episode
 from wmtoolkit.benchmarks.suites import run_suite
 from wmtoolkit.data import open_store
 from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
+from wmtoolkit.progress import progress
 from wmtoolkit.world import windows
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -193,3 +198,46 @@ def test_a_film_shows_what_was_seen_and_imagined_and_stays_small(tmp_path, check
         monkeypatch.setattr(comparison_films, "LARGEST", limit)
         comparison_films.write_small(tmp_path / "small.gif", played)
         assert (tmp_path / "small.gif").stat().st_size <= limit
+
+
+@pytest.mark.parametrize("spec", [AgentSpec("random"), AgentSpec("policy", settings={"temperature": 1.0})])
+def test_lanes_play_the_episodes_that_are_played_one_by_one(checkpoint, tmp_path, spec, monkeypatch):
+    player, seeds = Player(checkpoint), list(range(3, 15))
+    monkeypatch.setattr(play, "LANES", 8)
+    condition = Condition(LEVEL, spec, imagined=True)
+    ledger = Ledger(tmp_path, "fidelity")
+    with progress("", total=12) as bar:
+        player.play(condition, seeds, ledger, bar)
+    with player.environment(condition) as env:
+        agent = player.agent(condition, env)
+        for seed in seeds:
+            alone, lane = run_episode(agent, env, seed), ledger.values(player.unit(condition, seed))
+            same = ("success", "length", "decisions", "episode_return", "forward_passes", "error")
+            assert {name: lane[name] for name in same} == {name: getattr(alone, name) for name in same}
+    assert len({play.episodes(player, condition, seeds, ledger)[lane]["length"] for lane in range(12)}) > 1
+
+
+def test_lanes_that_fail_leave_a_hole_and_keep_what_was_finished(checkpoint, tmp_path, monkeypatch):
+    player, seeds = Player(checkpoint), [3, 4, 5]
+    condition, ledger = Condition(LEVEL, AgentSpec("random"), imagined=True), Ledger(tmp_path, "fidelity")
+
+    def broken(*arguments):
+        yield from itertools.islice(run_lanes(*arguments), 1)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(play, "run_lanes", broken)
+    with progress("", total=3) as bar:
+        player.play(condition, seeds, ledger, bar)
+    holes = ledger.holes(player.unit(condition, seed) for seed in seeds)
+    assert len(holes) == 2
+    assert holes[0]["error"] == "RuntimeError: out of memory"
+
+
+def test_imagination_draws_what_was_never_seen(checkpoint):
+    player = Player(checkpoint)
+    drawn, likeliest = (Condition(LEVEL, AgentSpec("random"), imagined=True, temperature=t) for t in (1.0, 0.0))
+    assert player.unit(drawn, 0) != player.unit(likeliest, 0)
+    for condition in (drawn, likeliest):
+        with player.environment(condition) as env:
+            assert env.unwrapped.temperature == condition.temperature
+    assert next(pairs(FidelityPlan()))[1].temperature == 1.0
