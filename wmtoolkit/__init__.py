@@ -11,15 +11,16 @@ import gymnasium
 
 if TYPE_CHECKING:
     from wmtoolkit.world.model import AnyOrderWorldModel
-    from wmtoolkit.world.tokenizer import WorldTokenizer
+    from wmtoolkit.world.tokenizer import Visibility, WorldTokenizer
     from wmtoolkit.world.trajectory import Trajectory
 
 __version__ = "0.1.0"
-__all__ = ["AnyOrderWorldModel", "Trajectory", "WorldTokenizer", "__version__"]
+__all__ = ["AnyOrderWorldModel", "Trajectory", "Visibility", "WorldTokenizer", "__version__"]
 
 _PUBLIC = {
     "AnyOrderWorldModel": "wmtoolkit.world.model",
     "Trajectory": "wmtoolkit.world.trajectory",
+    "Visibility": "wmtoolkit.world.tokenizer",
     "WorldTokenizer": "wmtoolkit.world.tokenizer",
 }
 

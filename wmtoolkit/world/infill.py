@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def _goal_lane(history: Trajectory, horizon: int) -> Lane:
         return np.concatenate([array, np.zeros((horizon, *array.shape[1:]), array.dtype)])
 
     arrays = ("images", "directions", "actions", "rewards", "terminations", "truncations")
-    wish = Trajectory(**{**history.__dict__, "behaviour": "bot", **{n: longer(getattr(history, n)) for n in arrays}})
+    wish = replace(history, behaviour="bot", **{name: longer(getattr(history, name)) for name in arrays})
     wish.rewards[-1], wish.terminations[-1] = 1, True
     visible = Visibility.full(total)
     for mask in (visible.images, visible.directions, visible.outcomes):
