@@ -31,11 +31,13 @@ class Lessons:
         observations: tokenized, each (T, n, ...).
         shares: (T, n, 7) probabilities of the teacher's actions.
         starts: (T, n) bool, whether an episode begins.
+        episodes: that ended, each followed by the next one's beginning.
     """
 
     observations: Mapping[str, np.ndarray]
     shares: np.ndarray
     starts: np.ndarray
+    episodes: int
 
 
 def lessons(env: ImaginationVectorEnv, steps: int, seed: int) -> Lessons:
@@ -63,7 +65,7 @@ def lessons(env: ImaginationVectorEnv, steps: int, seed: int) -> Lessons:
             starts.append(dones)
             bar.advance(env.num_envs)
     stacked = {key: np.stack([one[key] for one in seen]) for key in seen[0]}
-    return Lessons(stacked, np.stack(shares), np.stack(starts[:-1]))
+    return Lessons(stacked, np.stack(shares), np.stack(starts[:-1]), int(np.sum(starts[1:])))
 
 
 def clone(policy: Any, taught: Lessons, seed: int, batch_size: int = 256) -> list[float]:

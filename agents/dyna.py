@@ -61,6 +61,10 @@ class DynaPlan:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.rate <= 1:
             raise UserError(f"rate is {self.rate}; it must be above 0 and at most 1")
+        if not self.frame_log_prob <= 0:
+            raise UserError(f"frame_log_prob is {self.frame_log_prob}; it must be at most 0: it is a log-probability")
+        if self.scratch and not self.model_steps:
+            raise UserError("scratch=true needs a world model that is trained: model_steps must be at least 1")
         self.trust()
 
     def trust(self) -> Trust:
@@ -108,8 +112,18 @@ class Dyna:
         if self._rounds and (self._rounds[-1] / "model").is_dir():
             self._model = AnyOrderWorldModel.from_pretrained(self._rounds[-1] / "model" / "checkpoint")
 
-    def advance(self, step: int, policy: Any) -> dict[str, int]:
-        """Play real episodes with the policy and improve the world model; returns how many episodes and steps."""
+    @property
+    def began(self) -> int:
+        """Step at which the newest round began; -1 if there was none."""
+        return int(self._rounds[-1].name.removeprefix("round-")) if self._rounds else -1
+
+    def counts(self) -> dict[str, int]:
+        """How many real episodes and steps were played, in all rounds."""
+        rounds = [json.loads((path / _DONE).read_text(encoding="utf-8")) for path in self._rounds]
+        return {name: sum(counts[name] for counts in rounds) for name in ("real_episodes", "real_steps")}
+
+    def advance(self, step: int, policy: Any) -> None:
+        """Play real episodes with the policy and improve the world model."""
         path, seed = self._folder / f"round-{step:09d}", level_seed(self._seed, step)
         data = collect(
             self._level,
@@ -131,7 +145,6 @@ class Dyna:
             self._model = AnyOrderWorldModel.from_pretrained(result["checkpoint"])
         (path / _DONE).write_text(json.dumps(counts), encoding="utf-8")
         self._rounds.append(path)
-        return counts
 
     def imagination(self, num_envs: int, temperature: float) -> VecEnv:
         """Imagination that branches off any moment of any real episode so far."""
@@ -142,6 +155,7 @@ class Dyna:
             start="branch",
             dataset=[episode for path in self._rounds for episode in load_trajectories(path / "data")],
             temperature=temperature,
+            max_steps=self._max_steps,
             max_episode_steps=self._plan.horizon,
             trust=self._plan.trust(),
         ).venv  # unmonitored: the learner's own monitor goes on around it

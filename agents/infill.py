@@ -86,6 +86,12 @@ class InfillAgent(Planner):
         super().__init__(**shared)
         if not hasattr(self._world_model, "infill_plan"):
             raise UserError("agent 'infill' needs a world model that infills plans (infill_plan)")
+        network = getattr(self._world_model, "network", None)
+        if network is not None and max(horizons) > network.world.span - 1:
+            raise UserError(
+                f"horizons must be at most {network.world.span - 1} for this world model (world.span - 1), "
+                f"not {max(horizons)}"
+            )
         self._goal_model = cast(GoalModel, self._world_model)
         self._horizons, self._samples = sorted(set(horizons)), samples
         self._steps, self._temperature = steps, temperature

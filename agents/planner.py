@@ -95,7 +95,8 @@ class Planner(ABC):
     ) -> None:
         if actions not in ACTION_SETS:
             raise UserError(f"actions is one of {', '.join(ACTION_SETS)}, not {actions!r}")
-        for name, share in (("goal_threshold", goal_threshold), ("discount", discount)):
+        shares = {"goal_threshold": goal_threshold, "failure_threshold": failure_threshold, "discount": discount}
+        for name, share in shares.items():
             if not 0 < share <= 1:
                 raise UserError(f"{name} must be above 0 and at most 1, not {share}")
         self.budget = Budget(max_forward_passes, max_milliseconds, max_nodes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,8 @@ class PolicyTraining:
         num_envs: lanes; imagined ones share a forward pass.
         every: steps of a round.
         episodes: of each measurement in the real level.
-        clone: imagined steps of the world model's own policy that the policy learns from first; 0: none.
+        clone: imagined steps of the world model's own policy that the policy learns from first; 0: none. They are
+            counted as imagined, whatever the mode.
         temperature: of imagination; 0: always the likeliest.
         max_steps: limit of an episode; None: the level's own.
         settings: of the algorithm, all of them.
@@ -65,6 +65,13 @@ class PolicyTraining:
         for name in ("steps", "num_envs", "every", "episodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("seed", "clone", "temperature"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        if self.clone and self.dyna.get("scratch"):
+            raise UserError("clone is of the given world model, and with scratch=true nothing is known: leave out one")
         if self.clone and self.algo == "dqn":
             raise UserError("dqn learns values, not a policy: there is nothing to clone into; leave out --clone")
 
@@ -80,23 +87,23 @@ def make_plan(changes: Mapping[str, Any], settings: Sequence[str] = ()) -> Polic
     return PolicyTraining(**changes, settings=given, dyna=dyna)
 
 
-def prepare(
-    out: Path, changes: Mapping[str, Any], settings: Sequence[str] = (), *, resume: bool, overwrite: bool
-) -> PolicyTraining:
+def prepare(out: Path, changes: Mapping[str, Any], settings: Sequence[str] = (), *, resume: bool) -> PolicyTraining:
     """The plan of a new run in ``out``, or that of the one to be resumed, which may only be given more steps.
 
     Raises:
-        UserError: see ``make_plan``; nothing to resume; a change to what the run was begun with; or ``out`` holds
-            something that is not a run and is not overwritten.
+        UserError: see ``make_plan``; nothing to resume; or a change to what the run was begun with.
     """
     if resume:
         return _begun(out, changes, dict(_setting(text) for text in settings))
-    plan = make_plan(changes, settings)
-    if overwrite and out.exists() and any(out.iterdir()):
-        if not (out / CONFIG).is_file():
-            raise UserError(f"--out {out} holds something that is not a policy training; it is not overwritten")
-        shutil.rmtree(out)
-    return plan
+    return make_plan(changes, settings)
+
+
+def check_overwritten(out: Path, checkpoint: Path | None) -> None:
+    """Raise ``UserError`` unless ``out`` may be removed: a run or empty, and without the world model that is needed."""
+    if out.exists() and any(out.iterdir()) and not (out / CONFIG).is_file():
+        raise UserError(f"--out {out} holds something that is not a policy training; it is not overwritten")
+    if checkpoint is not None and checkpoint.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--out {out} holds the world model {checkpoint}; it is not overwritten: give another --out")
 
 
 def _begun(out: Path, changes: Mapping[str, Any], settings: Mapping[str, Any]) -> PolicyTraining:
@@ -113,6 +120,8 @@ def _begun(out: Path, changes: Mapping[str, Any], settings: Mapping[str, Any]) -
             raise UserError(
                 f"the run in {out} was begun with {name} {before.get(name)!r}: it cannot go on with {value!r}"
             )
+    if changes.get("steps", before["steps"]) < before["steps"]:
+        raise UserError(f"the run in {out} was begun with {before['steps']} steps: give more, not {changes['steps']}")
     return PolicyTraining(**{**stored, **changes})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import numbers
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -52,6 +54,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "float": ((int, float), "a number"),
     "str": (str, "a word"),
+    "bool": (bool, "true or false"),
 }
 """What an option of an agent may be, by its annotation."""
 
@@ -75,7 +78,7 @@ def needs(name: str) -> set[str]:
 
 
 def make_agent(
-    name: str, *, world_model: WorldModel | None = None, env: Any = None, seed: int = 0, **budget: Any
+    name: str, /, *, world_model: WorldModel | None = None, env: Any = None, seed: int = 0, **budget: Any
 ) -> Agent:
     """Make an agent by name.
 
@@ -89,6 +92,9 @@ def make_agent(
     Raises:
         UserError: for an unknown name or option, a missing world model or level, or a budget of nothing.
     """
+    check_options(name, budget)
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UserError(f"agent {name!r}: seed is a whole number, not {seed!r}; its options: {_known(name)}")
     planner = name.removeprefix(f"{PERFECT}:")
     if planner != name:
         from wmtoolkit.agents.simulator import SimulatorWorldModel
@@ -109,14 +115,28 @@ def make_agent(
         arguments[part] = given[part]
     if name.startswith(f"{SAVED}:"):
         arguments["file"] = name.partition(":")[2]
-    taken = parameters(cls)
-    options = [option for option in taken if option not in ("world_model", "env", "file", "seed")]
-    unknown = [option for option in budget if option not in options]
-    if unknown:
-        known = ", ".join(options) if options else "none"
-        raise UserError(f"agent {name!r} has no option {unknown[0]!r}; its options: {known}")
-    for option, value in budget.items():
-        kind, what = _KINDS.get(str(taken[option].annotation), (object, ""))
-        if not isinstance(value, kind) or (what and isinstance(value, bool)):
-            raise UserError(f"agent {name!r}: {option} is {what}, not {value!r}")
     return cls(**arguments, seed=seed, **budget)
+
+
+def check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` for what is no option of an agent, or of another kind than it.
+
+    Users' settings are checked before they are passed on with ``make_agent(..., env=env, **settings)``: one by the name
+    of ``make_agent``'s own parameters never arrives there.
+    """
+    taken = parameters(agent_class(name))
+    unknown = [option for option in given if option in _OWN or option not in taken]
+    if unknown:
+        raise UserError(f"agent {name!r} has no option {unknown[0]!r}; its options: {_known(name)}")
+    for option, value in given.items():
+        kind, what = _KINDS.get(str(taken[option].annotation), (object, ""))
+        if not isinstance(value, kind) or (what and kind is not bool and isinstance(value, bool)):
+            raise UserError(f"agent {name!r}: {option} is {what}, not {value!r}")
+
+
+_OWN = ("world_model", "env", "file", "seed")
+"""What a constructor takes that is no option: ``make_agent`` gives it."""
+
+
+def _known(name: str) -> str:
+    return ", ".join(option for option in parameters(agent_class(name)) if option not in _OWN) or "none"

@@ -49,6 +49,7 @@ _DQN: dict[str, Any] = {
     "exploration_fraction": 0.3,
     "exploration_final_eps": 0.05,
 }
+_SHARES = ("gamma", "gae_lambda", "exploration_fraction", "exploration_final_eps")
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,10 @@ def resolved(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         whole = isinstance(settings[key], int)
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise UserError(f"setting {key} is {value!r}; it must be {'a whole number' if whole else 'a number'}")
-        if value < 0 or (whole and value == 0 and key != "learning_starts"):
+        if not value >= 0 or (whole and value == 0 and key != "learning_starts"):
             raise UserError(f"setting {key} is {value}; it must be {'at least 1' if whole else 'at least 0'}")
+        if key in _SHARES and value > 1:
+            raise UserError(f"setting {key} is {value}; it must be at most 1")
         settings[key] = value if whole else float(value)
     return settings
 

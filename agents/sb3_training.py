@@ -8,6 +8,7 @@ uninterrupted one did.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from wmtoolkit.agents.cloning import clone, lessons
 from wmtoolkit.agents.dyna import Dyna, DynaPlan
-from wmtoolkit.agents.policy_plan import CONFIG, PolicyTraining
+from wmtoolkit.agents.policy_plan import CONFIG, PolicyTraining, check_overwritten
 from wmtoolkit.agents.sb3_algorithms import make_learner
 from wmtoolkit.agents.sb3_checkpoints import load_training, save_training, step_folders
 from wmtoolkit.agents.sb3_evaluation import RealEvaluation
@@ -39,7 +40,9 @@ from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 
-def train_policy(plan: PolicyTraining, out: Path, *, resume: bool = False, write_zip: bool = False) -> dict[str, Any]:
+def train_policy(
+    plan: PolicyTraining, out: Path, *, resume: bool = False, overwrite: bool = False, write_zip: bool = False
+) -> dict[str, Any]:
     """Train a policy into a run folder.
 
     The folder holds ``config.json``, ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/``, ``results.json`` and
@@ -49,26 +52,30 @@ def train_policy(plan: PolicyTraining, out: Path, *, resume: bool = False, write
         plan: what is trained.
         out: the run folder.
         resume: go on from the newest checkpoint in ``out``.
+        overwrite: remove the run in ``out`` once everything is made that the new one needs; not if it is resumed.
         write_zip: write SB3's own ``policy.zip`` too, at the end.
 
     Returns:
         The document of ``results.json``, with a summary in ``text``.
 
     Raises:
-        UserError: an unknown level or a broken checkpoint; a run that was begun with another model.
+        UserError: an unknown level or a broken checkpoint; a run that was begun with another model; ``out`` holds
+            something that is not a run and is not overwritten.
         KeyboardInterrupt: saying what is saved.
     """
     model, identity = (None, None) if plan.mode == "real" and not plan.clone else _world_model(plan.checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
+    if overwrite and not resume:
+        check_overwritten(out, None if model is None else model.path)
     found = step_folders(out / "checkpoints") if resume else []
     with own_randomness(plan.seed), closing(RealEvaluation(plan.level, plan.episodes, **_limit(plan))) as measure:
-        run = _Run(plan, out, model, identity, measure, found[-1] if found else None)
+        run = _Run(plan, out, model, identity, measure, found[-1] if found else None, overwrite and not resume)
         try:
             run.learn()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted at step {run.learner.num_timesteps} of {plan.steps}; step {run.saved} is saved, go on "
-                f"with: wmtool train-policy --resume --out {out}"
+                f"interrupted at step {run.learner.num_timesteps} of {plan.steps}; "
+                f"{'nothing' if run.saved < 0 else f'step {run.saved}'} is saved, "
+                f"{'begin anew' if run.saved < 0 else 'go on'} with: wmtool train-policy --resume --out {out}"
             ) from None
         finally:
             run.metrics.close()
@@ -95,6 +102,7 @@ class _Run:
         identity: dict[str, Any] | None,
         measure: RealEvaluation,
         checkpoint: Path | None,
+        overwrite: bool,
     ) -> None:
         self.plan, self.out, self.identity, self._measure = plan, out, identity, measure
         self.counts: dict[str, Any] = dict.fromkeys(("real_episodes", "real_steps", "real_resets"), 0)
@@ -107,6 +115,9 @@ class _Run:
             _same_model(checkpoint, numbers["world_model"], identity)
             self.counts, self.saved = numbers["counts"], self.learner.num_timesteps
             self._began -= self.counts["seconds"]
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
         self._dyna = None
         if plan.mode == "dyna" and model is not None:
             options: Any = {"seed": plan.seed, "max_steps": plan.max_steps, "step": self.saved}
@@ -136,10 +147,12 @@ class _Run:
         if self.plan.algo != "dqn":
             success, length = self._measure(self.learner.policy, rng)
             line |= {"sampled_success_rate": float(success.mean()), "sampled_mean_episode_length": float(length.mean())}
-        if self._dyna is not None and not last:
-            for name, value in self._dyna.advance(step, self.learner.policy).items():
-                self.counts[name] += value
-            self.counts["real_resets"] = self.counts["real_episodes"]
+        if self._dyna is not None:
+            if not last:
+                self._dyna.advance(step, self.learner.policy)
+            known = self._dyna.counts()
+            self.counts["real_resets"] += known["real_episodes"] - self.counts["real_episodes"]
+            self.counts |= known
         self.counts["seconds"] = time.perf_counter() - self._began
         self.metrics.add(step, {**line, **self.counts})
         facts = {"level": self.plan.level, "mode": self.plan.mode, "steps": step, "world_model": self.identity}
@@ -148,6 +161,11 @@ class _Run:
             self.out / "checkpoints", self.learner, {"counts": self.counts, "world_model": self.identity, "last": line}
         )
         self.saved = step
+
+    @property
+    def ended(self) -> bool:
+        """Whether the newest checkpoint is of a run that was at its end, so that Dyna did not play and learn there."""
+        return self._dyna is not None and self._dyna.began < self.saved
 
     def begin_round(self) -> None:
         """New episodes and new random streams, which follow from the seed and the step alone."""
@@ -173,7 +191,8 @@ class _Run:
 
     def document(self) -> dict[str, Any]:
         """``results.json``: the last measurement, with what it took, and the curve."""
-        curve = [line for line in self.metrics.lines() if "success_rate" in line]
+        measured = {line["step"]: line for line in self.metrics.lines() if "success_rate" in line}
+        curve = list(measured.values())  # of a step that was the end and is no more, the newer one
         last, count = curve[-1], self.plan.episodes
         metrics: dict[str, Any] = {}
         for name in ("success_rate", "sampled_success_rate"):
@@ -193,7 +212,9 @@ class _Run:
         taught = lessons(env, plan.clone, seed)
         history = clone(self.learner.policy, taught, seed)
         self.metrics.add(0, {"clone/cross_entropy": history[-1], "clone/first_cross_entropy": history[0]})
-        self.counts["real_resets"] += int(taught.starts.sum())
+        self.counts["imagined_steps"] += taught.starts.size
+        self.counts["imagined_episodes"] += taught.episodes
+        self.counts["real_resets"] += plan.num_envs + taught.episodes
 
 
 class _Rounds(BaseCallback):
@@ -204,12 +225,15 @@ class _Rounds(BaseCallback):
         self._run, self._bar, self._resumed = run, bar, run.saved >= 0
 
     def _on_rollout_start(self) -> None:
-        run = self._run
-        if self._resumed:
-            self._resumed = False
+        run, resumed = self._run, self._resumed
+        self._resumed = False
+        if resumed:
+            due = run.ended
         elif run.saved >= 0 and self.num_timesteps < run.saved + run.plan.every:
             return
         else:
+            due = True
+        if due:
             run.end_round()
         run.begin_round()
 
@@ -224,8 +248,9 @@ class _Rounds(BaseCallback):
 def cost(plan: PolicyTraining) -> dict[str, Any]:
     """The resolved plan, and the hours it would take, going by some steps of it with untrained weights."""
     model = None if plan.mode == "real" else _world_model(plan.checkpoint)[0]
+    settings = {**plan.settings, **({"learning_starts": 0} if "learning_starts" in plan.settings else {})}
     with own_randomness(plan.seed):
-        learner = make_learner(plan.algo, _training_env(plan, model), plan.settings, plan.seed)
+        learner = make_learner(plan.algo, _training_env(plan, model), settings, plan.seed)
         learner.set_logger(Logger(None, []))
         began = time.perf_counter()
         learner.learn(min(plan.steps, 512))
@@ -234,6 +259,7 @@ def cost(plan: PolicyTraining) -> dict[str, Any]:
     weights = sum(value.numel() for value in learner.policy.parameters())
     text = json.dumps(asdict(plan), indent=2)
     text += f"\n{weights:,} parameters, {1 / seconds:,.0f} steps/s, about {hours:.2f} hours here, measurements aside"
+    text += ", and so are Dyna's real episodes and its training of the world model" if plan.mode == "dyna" else ""
     return {"config": asdict(plan), "parameters": weights, "expected_hours": hours, "text": text}
 
 

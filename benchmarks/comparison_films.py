@@ -40,12 +40,15 @@ def film_units(plan: SuccessPlan | FidelityPlan, player: Player) -> Iterator[dic
     """
     if not plan.films:
         return
-    if plan.films not in (names := [agent.name for agent in plan.agents]):
-        raise UserError(f"films: {plan.films!r} is none of the plan's agents; there are {', '.join(names)}")
+    agents = {agent.name: agent for agent in plan.agents}
+    if plan.films not in agents:
+        raise UserError(f"films: {plan.films!r} is none of the plan's agents; there are {', '.join(agents)}")
+    spec = agents[plan.films]
+    who = {"film": plan.films, "agent": spec.agent, "settings": dict(spec.settings)}
     for level in plan.levels:
         for seed in player.seeds(level, plan.seed, plan.episodes)[:1]:
             sha = player.identity["sha256"]
-            yield {"film": plan.films, "level": level, "checkpoint": sha, "seed": seed}
+            yield {**who, "level": level, "checkpoint": sha, "seed": seed}
 
 
 def film(plan: SuccessPlan | FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.fresh import fresh_data
@@ -17,7 +18,7 @@ from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.aggregates import correlation, rank_agreement
+from wmtoolkit.evaluation.aggregates import correlation, mean_gap, rank_agreement
 from wmtoolkit.progress import Bar
 
 
@@ -91,6 +92,7 @@ def _drift_unit(plan: FidelityPlan, player: Player, level: str) -> dict[str, Any
 
 def units(plan: FidelityPlan, player: Player) -> Iterator[dict[str, Any]]:
     """Every drift and every episode of the plan; what does not depend on the checkpoint comes once."""
+    check_unfitted(plan.seed, plan.episodes, plan.levels, plan.agents)
     for level in plan.levels:
         yield _drift_unit(plan, player, level)
     for own in players(plan, player).values():
@@ -150,10 +152,10 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
     metrics: dict[str, Any] = {}
     if len(points) > 2:
         real_rates, imagined_rates = ([row[f"{name}_success_rate"] for row in points] for name in ("real", "imagined"))
-        metrics["fidelity_pearson"] = correlation(imagined_rates, real_rates, "pearson")
-        metrics["fidelity_spearman"] = correlation(imagined_rates, real_rates, "spearman")
-        gap = np.abs(np.array(real_rates) - np.array(imagined_rates))
-        metrics["fidelity_gap"] = {"value": float(gap.mean()), "ci95": None, "n": len(gap)}
+        levels = [row["level"] for row in points]
+        metrics["fidelity_pearson"] = correlation(imagined_rates, real_rates, "pearson", levels)
+        metrics["fidelity_spearman"] = correlation(imagined_rates, real_rates, "spearman", levels)
+        metrics["fidelity_gap"] = mean_gap(imagined_rates, real_rates, levels)
     together = []
     for level, agents in ranked.items():
         if len(agents) > 2 and len({own for own, _ in agents}) == 1:  # ranked on the same seeds, or not at all

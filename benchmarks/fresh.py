@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,15 +21,23 @@ LONGEST = 128
 EPISODES = 400
 
 
-def fresh_data(level: str, folder: Path, *, episodes: int = EPISODES, seed: int = 1_000_000) -> Path:
-    """A dataset of ``episodes`` episodes of a level, collected into ``folder`` unless it is there."""
+def fresh_data(
+    level: str, folder: Path, *, episodes: int = EPISODES, seed: int = 1_000_000, held_out: Sequence[str] = ()
+) -> Path:
+    """A dataset of ``episodes`` episodes of a level, collected into ``folder`` unless it is there.
+
+    Args:
+        held_out: colour-object pairs; missions that name one are the test split, of the others half are the validation
+            split, to be measured on too.
+    """
+    name = hashlib.sha256(json.dumps(list(held_out)).encode()).hexdigest()[:8] if held_out else ""
     return collect(
         level,
         episodes,
         seed=seed,
-        split=HALVES,
+        split=SplitRule((0.5, 0.5, 0.0), tuple(held_out)) if held_out else HALVES,
         max_steps=LONGEST,
-        out=folder / f"fresh-{episodes}-{seed}" / level.rpartition(":")[2],
+        out=folder / f"fresh-{episodes}-{seed}{'-' * bool(name)}{name}" / level.rpartition(":")[2],
         resume=True,
         command=None,
     )
@@ -60,6 +68,21 @@ def own_data(config: Config, folder: Path, held_out: Sequence[str] = ()) -> list
         )
         for level in levels
     ]
+
+
+def check_fresh(seed: int, count: int, levels: Collection[str], configs: Iterable[Config]) -> None:
+    """Refuse ``count`` level seeds from ``seed`` on where a config collects its own data from some of them.
+
+    Raises:
+        UserError: names the config's seeds, and a level that both have.
+    """
+    for config in configs:
+        own, shared = config.data, sorted(set(levels) & set(config.data.levels))
+        if shared and seed < own.seed + own.episodes and own.seed < seed + count:
+            raise UserError(
+                f"seed {seed}: level seeds {own.seed} to {own.seed + own.episodes - 1} of {shared[0]} are what "
+                f"{config.name!r} is trained on; measure on others, for example with --seed 1000000"
+            )
 
 
 def fresh_levels(checkpoint: Path | None, levels: Sequence[str] = ()) -> list[str]:

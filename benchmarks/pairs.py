@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from wmtoolkit.benchmarks.fresh import own_data
+from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Player
@@ -23,9 +23,10 @@ class PairsPlan:
 
     Attributes:
         config: of the training; set: entries to change in it.
-        held_out: pairs such as ``red box``: missions that name one are asked about afterwards, and so are others, whose
-            episodes were kept from training too.
+        held_out: pairs such as ``red box``: missions that name one are asked about afterwards, and so are others, both
+            on fresh episodes.
         seeds: of the trainings; samples: steps of each part that ``wmtool evaluate`` predicts.
+        seed: first level seed of the fresh episodes.
     """
 
     config: str = "ablation/base"
@@ -41,12 +42,17 @@ def _runs(plan: PairsPlan) -> Iterator[tuple[dict[str, Any], Config]]:
     for seed in plan.seeds:
         config = load_config(plan.config, seeded(plan.set, seed))
         unit = {"training_seed": seed, "config": fingerprint(config), "samples": plan.samples}
-        yield {**unit, "held_out": plan.held_out}, config
+        yield {**unit, "held_out": plan.held_out, "seed": plan.seed}, config
 
 
 def units(plan: PairsPlan, player: Player) -> Iterator[dict[str, Any]]:
-    """Every training."""
-    for unit, _ in _runs(plan):
+    """Every training.
+
+    Raises:
+        UserError: one would be measured on level seeds that it is trained on.
+    """
+    for unit, config in _runs(plan):
+        check_fresh(plan.seed, EPISODES, config.data.levels, [config])
         yield unit
 
 
@@ -56,9 +62,14 @@ def run(plan: PairsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
         def work(unit: dict[str, Any] = unit, config: Config = config) -> dict[str, Any]:
             out = ledger.folder / "runs" / slug(f"pairs-{unit['training_seed']}-{unit['config'][:8]}")
-            data = own_data(config, ledger.folder.parent / "data", plan.held_out)
+            folder = ledger.folder.parent / "data"
+            data = own_data(config, folder, plan.held_out)
             train_apart(plan.config, seeded(plan.set, unit["training_seed"]), data, out)
-            document = evaluate(out / "checkpoint", data, samples=plan.samples)
+            # Not the training's own validation split, by which its checkpoint was chosen.
+            fresh = [
+                str(fresh_data(level, folder, seed=plan.seed, held_out=plan.held_out)) for level in config.data.levels
+            ]
+            document = evaluate(out / "checkpoint", fresh, samples=plan.samples)
             rows = [row for row in document["rows"] if row["table"] == "levels" and row.get("predictor") == MODEL]
             return {"rows": [row for row in rows if ", " in row["level"]]}
 

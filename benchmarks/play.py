@@ -15,13 +15,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from wmtoolkit.agents import Agent, make_agent
-from wmtoolkit.agents.registry import needs
+from wmtoolkit.agents.registry import SAVED, check_options, needs
 from wmtoolkit.benchmarks.baselines.acting import FITTED, config_of, fitted_agent
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.lanes import AGENTS, LANES, run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
-from wmtoolkit.benchmarks.rollouts import EpisodeResult, run_episode
+from wmtoolkit.benchmarks.rollouts import EpisodeResult, counts, run_episode, saved_hash
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
@@ -66,6 +66,7 @@ class Player:
 
     def __init__(self, checkpoint: Path | None = None, folder: Path = Path("bench")) -> None:
         self.checkpoint, self.folder = checkpoint, folder
+        self._hashes: dict[str, str | None] = {}
 
     @cached_property
     def model(self) -> AnyOrderWorldModel:
@@ -92,8 +93,8 @@ class Player:
         return condition.imagined or condition.belief or acts_by_it
 
     def unit(self, condition: Condition, seed: int) -> dict[str, Any]:
-        """What names an episode in a ledger; it holds the checkpoint's hash, or a fitted agent's config's, where that
-        matters."""
+        """What names an episode in a ledger: with the checkpoint's hash, a fitted agent's config's or a saved agent's
+        file's, where that matters."""
         spec = condition.agent
         fitted = fingerprint(config_of(spec.settings)) if spec.agent in FITTED else None
         return {
@@ -106,8 +107,14 @@ class Player:
             "belief": condition.belief,
             "checkpoint": self.identity["sha256"] if self.uses_model(condition) else None,
             **({"config": fitted} if fitted else {}),
+            **({"file": self._saved(spec.agent)} if spec.agent.startswith((f"{SAVED}:", CLONING)) else {}),
             "seed": seed,
         }
+
+    def _saved(self, agent: str) -> str | None:
+        if agent not in self._hashes:
+            self._hashes[agent] = saved_hash(agent)
+        return self._hashes[agent]
 
     def play(self, condition: Condition, seeds: Sequence[int], ledger: Ledger, bar: Bar) -> None:
         """Play the episodes that the ledger does not hold yet.
@@ -149,6 +156,7 @@ class Player:
                 autoreset_mode=AutoresetMode.DISABLED,
             )
             with contextlib.closing(env):
+                check_options(condition.agent.agent, condition.agent.settings)
                 agents = [
                     make_agent(condition.agent.agent, world_model=self.model, **condition.agent.settings) for _ in units
                 ]
@@ -167,6 +175,7 @@ class Player:
             return fitted_agent(name, condition.agent.settings, self.folder)
         if name.startswith(CLONING):
             return CloningAgent(load_cloning(Path(name.removeprefix(CLONING))), **condition.agent.settings)
+        check_options(name, condition.agent.settings)
         model = self.model if self.uses_model(condition) else None
         return make_agent(name, world_model=model, env=env, **condition.agent.settings)
 
@@ -230,9 +239,11 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "success_rate_high": high,
     }
     for name, key in (("mean_return", "episode_return"), ("mean_episode_length", "length")):
-        values = np.array([item[key] for item in found], dtype=np.float64)
-        low, high = bootstrap_mean(values, np.random.default_rng(0))
-        row |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+        values = np.array([item[key] for item in found if counts(name, item["error"])], dtype=np.float64)
+        row |= dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+        if len(values):
+            low, high = bootstrap_mean(values, np.random.default_rng(0))
+            row |= {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
     decisions = sum(item["decisions"] for item in found)
     row["milliseconds_per_decision"] = 1000 * sum(item["seconds"] for item in found) / max(decisions, 1)
     row["slowest_decision_milliseconds"] = 1000 * max(item["slowest"] for item in found)

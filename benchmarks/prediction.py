@@ -72,8 +72,10 @@ def mean_over_levels(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean of values of levels that were measured apart, with the interval that follows from theirs."""
     values = np.array([entry["value"] for entry in entries], dtype=np.float64)
     ends = np.array([entry["ci95"] for entry in entries], dtype=np.float64)
-    # Each side of an interval is a deviation of its own; independent ones add up in squares.
-    below, above = np.sqrt(((values[:, None] - ends) ** 2).sum(axis=0)) / len(values)
+    # Each side of an interval is a deviation of its own, none where the value lies outside; independent ones add up in
+    # squares.
+    sides = np.maximum((values[:, None] - ends) * [1, -1], 0)
+    below, above = np.sqrt((sides**2).sum(axis=0)) / len(values)
     errors = [entry["standard_error"] for entry in entries if "standard_error" in entry]
     return {
         "value": float(values.mean()),

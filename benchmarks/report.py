@@ -36,12 +36,15 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
 """Sections by the command whose results they show, in the order of the report."""
 
 
-def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit report") -> dict[str, Any]:
+def compare(
+    paths: list[Path], out: Path | None = None, title: str = "wmtoolkit report", missing: Sequence[str] = ()
+) -> dict[str, Any]:
     """Put runs and results side by side.
 
     Args:
         paths: folders of ``wmtool train``, ``evaluate``, ``rollout`` and ``bench``.
         out: file to write; its ending (.html, .md, .csv) says as what.
+        missing: what is left out beside what cannot be read.
 
     Returns:
         ``rows``: one flat object a result; ``left_out``: what could not be read, and why; and ``text``.
@@ -51,7 +54,8 @@ def compare(paths: list[Path], out: Path | None = None, title: str = "wmtoolkit 
     """
     found, left_out = read_all(paths)
     if not found:
-        raise UserError("; ".join(left_out))
+        raise UserError("; ".join([*left_out, *missing]))
+    left_out += missing
     writers: dict[str, Callable[[], str]] = {
         ".html": lambda: _html(found, left_out, title),
         ".md": lambda: markdown(sections(found), left_out, title),

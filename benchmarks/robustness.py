@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.blind_prediction import predict_blindly
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
@@ -49,9 +50,9 @@ def settings(plan: RobustnessPlan, agent: AgentSpec | None = None) -> Iterator[t
     """Knob, strength and belief of an agent, or of predictions; the clear view comes once and needs no belief."""
     for knob, strengths in plan.knobs.items():
         for strength in strengths:
-            for belief in [False] if agent in plan.baselines else plan.belief:
-                if not (belief and knob == DROPOUT and strength == 0):
-                    yield knob, strength, belief
+            clear = knob == DROPOUT and strength == 0
+            for belief in [False] if clear or agent in plan.baselines else plan.belief:
+                yield knob, strength, belief
 
 
 def conditions(plan: RobustnessPlan) -> Iterator[Condition]:
@@ -84,6 +85,7 @@ def _prediction_unit(
 
 def units(plan: RobustnessPlan, player: Player) -> Iterator[dict[str, Any]]:
     """Every episode, and every prediction setting, of the plan."""
+    check_unfitted(plan.seed, plan.episodes, plan.levels, [*plan.agents, *plan.baselines])
     for item in conditions(plan):
         for seed in player.seeds(item.level, plan.seed, plan.episodes):
             yield player.unit(item, seed)
@@ -135,10 +137,10 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
                     for (name, knob, strength, filled), own in scores.items()
                     if name == agent.name and knob == DROPOUT and filled == (belief and strength > 0)
                 }
-                if 0.0 in curve and len(curve) > 1:
+                planned = sorted(plan.knobs.get(DROPOUT, []))
+                if 0.0 in planned and len(planned) > 1:
                     row = {"table": "retention", "level": level, "agent": agent.name, "belief": belief}
-                    found_here = _kept(curve)
-                    for metric, entry in found_here.items():
+                    for metric, entry in _kept(curve, planned).items():
                         metrics[f"{metric}/{level}/{agent.name}/{'belief' if belief else 'as seen'}"] = entry
                         row |= flat(metric, entry)
                     rows.append(row)
@@ -150,15 +152,19 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
     return metrics, rows
 
 
-def _kept(curve: Curve) -> dict[str, Any]:
-    """What is kept of success and return."""
-    strengths, found = sorted(curve), {}
+def _kept(curve: Curve, planned: Sequence[float]) -> dict[str, Any]:
+    """What is kept of success and return; without a value where a strength that it takes is not played to the end."""
+    found: dict[str, Any] = {}
     for place, prefix in enumerate(("", "return_")):
-        found[f"{prefix}robustness_auc"] = robustness_curve(
-            strengths, [curve[strength][place] for strength in strengths]
+        scores = {strength: own[place] for strength, own in curve.items()}
+        hole = {"value": None, "ci95": None, "n": 0}
+        whole = scores.keys() >= set(planned)
+        found[f"{prefix}robustness_auc"] = (
+            robustness_curve(planned, [scores[strength] for strength in planned]) if whole else hole
         )
-        if KEPT_AT in curve:
-            found[f"{prefix}retention_0.3"] = retention(curve[0.0][place], curve[KEPT_AT][place])
+        if KEPT_AT in planned:
+            both = scores.keys() >= {0.0, KEPT_AT}
+            found[f"{prefix}retention_0.3"] = retention(scores[0.0], scores[KEPT_AT]) if both else hole
     return found
 
 
@@ -178,5 +184,5 @@ def _gains(
                 if theirs is not None:
                     row = {"table": "gain", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
                     for place, score in enumerate(("success", "return")):
-                        row |= flat(f"{score}_difference", paired_difference(ours[place], theirs[place]))
+                        row |= flat(f"{score}_difference", paired_difference([ours[place]], [theirs[place]]))
                     yield {**row, "over": over, "episodes": ours.shape[1]}

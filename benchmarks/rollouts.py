@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -14,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from wmtoolkit.agents import Agent, WorldModel, make_agent
-from wmtoolkit.agents.registry import needs
+from wmtoolkit.agents.registry import PERFECT, SAVED, check_options, needs
 from wmtoolkit.benchmarks.explain import Explanation
 from wmtoolkit.benchmarks.films import film_frame, padded
 from wmtoolkit.data.levels import DEFAULT_LEVEL
@@ -39,7 +40,7 @@ class EpisodeResult:
         seed: that reset the level.
         success: it ended in the mission's success.
         episode_return: sum of rewards.
-        length: steps taken.
+        length: steps taken; of an episode in which the agent raised, those before.
         decisions: actions chosen; the length, or one more if the last choice raised.
         seconds: spent by the agent in choosing; slowest: in its longest decision.
         forward_passes: of the model, as the agent counts them.
@@ -71,7 +72,8 @@ def run_episodes(
     video_seed: int | None = None,
     explain: Path | None = None,
 ) -> list[EpisodeResult]:
-    """Run one episode a seed. An agent that raises loses that episode and goes on with the next.
+    """Run one episode a seed. An agent that raises loses that episode and goes on with the next; a ``UserError`` in the
+    first one is the caller's mistake and ends the run.
 
     Args:
         agent: a name for ``make_agent``, or a function that makes the agent for an environment.
@@ -93,6 +95,13 @@ def run_episodes(
     Raises:
         UserError: for an unknown level, agent or option, or what is missing for it.
     """
+    if isinstance(agent, str) and agent.startswith(f"{PERFECT}:") and (imagined or mask_ratio):
+        raise UserError(
+            f"agent {agent!r} imagines with a copy of the real level, seen in full; use it without "
+            + ("--imagined" if imagined else "--mask-ratio")
+        )
+    if isinstance(agent, str):
+        check_options(agent, budget or {})
     film = seeds[0] if video_seed is None else video_seed
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
@@ -112,6 +121,8 @@ def run_episodes(
                 name = agent if isinstance(agent, str) else "an agent"
                 notes = Explanation(f"{name} in {level}, seed {seed}") if explain and seed == film else None
                 results.append(run_episode(actor, env, int(seed), frames, notes))
+                if (said := results[0].error) and len(results) == 1 and said.startswith(f"{UserError.__name__}: "):
+                    raise UserError(said.partition(": ")[2])
                 if frames is not None and video is not None:
                     write_video(video, padded(frames), fps=2)
                 if notes and explain:
@@ -158,9 +169,12 @@ def rollout(
     """
     arguments = {key: value for key, value in locals().items() if key != "out"}
     budget = dict(_setting(setting) for setting in settings) | ({"trust": True} if trust else {})
-    world_model, identity = None, None
+    world_model: WorldModel | None = None
+    identity: dict[str, str] | None = None
     if imagined or "world_model" in needs(agent):
         world_model, identity = _load(checkpoint)
+    elif agent.startswith(f"{SAVED}:") and (found := saved_hash(agent)):
+        identity = {"path": agent.partition(":")[2], "sha256": found}
     seeds = range(seed, seed + episodes)
     if (video or explain) and video_episode >= episodes:
         raise UserError(f"the video's episode {video_episode} is not among the {episodes} episodes, counted from 0")
@@ -181,7 +195,7 @@ def rollout(
     document = results_document("rollout", arguments, metrics, rows(results), seed=seed, checkpoint=identity)
     if out is not None:
         write_json(out / "results.json", document)
-    text = summary_text(agent, level, imagined, metrics)
+    text = summary_text(agent, level, imagined, metrics, results)
     for path in (out / "results.json" if out else None, video, explain / "index.html" if explain else None):
         text += f"\nwrote {path}" if path else ""
     return {**document, "text": text}
@@ -200,6 +214,7 @@ def run_episode(
     terminated = truncated = False
     reward, error = 0.0, None
     before: dict[str, Any] = {}
+    now: dict[str, Any] = {}
     while not (terminated or truncated):
         started = time.perf_counter()
         try:
@@ -210,6 +225,8 @@ def run_episode(
             if action not in range(len(grid.ACTIONS)):
                 raise ValueError(f"it chose action {action}, which is none of 0 to {len(grid.ACTIONS) - 1}")
             headline = f"step {length}: {grid.ACTIONS[action]}"
+            now = dict(getattr(agent, "diagnostics", {}))
+            forward_passes += int(now.get("forward_passes", 0))
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
             _log.debug("the agent raised in the episode of seed %d", seed, exc_info=raised)
@@ -217,8 +234,6 @@ def run_episode(
         seconds, slowest = seconds + taken, max(slowest, taken)
         if error is not None:
             break
-        now = agent.diagnostics
-        forward_passes += int(now.get("forward_passes", 0))
         if frames is not None:
             frames.append(film_frame(env, observation, info, before, now, headline))
         if notes is not None:
@@ -243,7 +258,7 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
     ``success_rate`` has a Wilson interval, means have bootstrap intervals (``seed`` fixes them);
     ``decisions_per_second``, ``milliseconds_per_decision`` and ``forward_passes_per_decision`` are totals over
     totals; ``slowest_decision_milliseconds`` is that of all episodes; ``errors`` counts the episodes in which the agent
-    raised.
+    raised, which are no part of ``mean_episode_length``: they were cut short.
     """
     rng = np.random.default_rng(seed)
     count = len(results)
@@ -257,8 +272,9 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
 
     metrics = {"success_rate": {"value": successes / count, "ci95": list(wilson(successes, count)), "n": count}}
     for name, field in (("mean_return", "episode_return"), ("mean_episode_length", "length")):
-        values = np.array([getattr(result, field) for result in results], dtype=np.float64)
-        metrics[name] = {"value": float(values.mean()), "ci95": list(bootstrap_mean(values, rng)), "n": count}
+        values = np.array([getattr(result, field) for result in results if counts(name, result.error)], np.float64)
+        found = {"value": float(values.mean()), "ci95": list(bootstrap_mean(values, rng))} if len(values) else None
+        metrics[name] = {**(found or {"value": None, "ci95": None}), "n": len(values)}
     metrics["decisions_per_second"] = plain(decisions / max(seconds, 1e-9), decisions)
     metrics["milliseconds_per_decision"] = plain(1000 * seconds / max(decisions, 1), decisions)
     metrics["slowest_decision_milliseconds"] = plain(1000 * max(result.slowest for result in results), decisions)
@@ -267,12 +283,19 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
     return metrics
 
 
+def counts(mean: str, error: str | None) -> bool:
+    """Whether an episode is part of a mean: one in which the agent raised has no length."""
+    return mean != "mean_episode_length" or error is None
+
+
 def rows(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
     """One flat object an episode, for ``results.json``."""
     return [asdict(result) for result in results]
 
 
-def summary_text(agent: str, level: str, imagined: bool, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def summary_text(
+    agent: str, level: str, imagined: bool, metrics: Mapping[str, Mapping[str, Any]], results: Sequence[EpisodeResult]
+) -> str:
     """The metrics in a few lines for people."""
     success, length, returned = (metrics[n] for n in ("success_rate", "mean_episode_length", "mean_return"))
     count = success["n"]
@@ -281,14 +304,29 @@ def summary_text(agent: str, level: str, imagined: bool, metrics: Mapping[str, M
         f"{agent} in {'imagined' if imagined else 'real'} {level}, {count} episodes",
         f"  success  {round(success['value'] * count)}/{count} = {success['value']:.1%}"
         f"  (95 % interval {low:.1%} to {high:.1%})",
-        f"  length   {length['value']:.2f} steps ({length['ci95'][0]:.2f} to {length['ci95'][1]:.2f})",
+        f"  length   {length['value']:.2f} steps ({length['ci95'][0]:.2f} to {length['ci95'][1]:.2f})"
+        if length["n"]
+        else "  length   none: no episode came to its end",
         f"  return   {returned['value']:.3f} ({returned['ci95'][0]:.3f} to {returned['ci95'][1]:.3f})",
         f"  decision {metrics['milliseconds_per_decision']['value']:.1f} ms, "
         f"{metrics['forward_passes_per_decision']['value']:.2f} forward passes",
     ]
-    if metrics["errors"]["value"]:
-        lines.append(f"  errors   the agent raised in {metrics['errors']['value']} episodes; they count as failed")
+    if raised := [result for result in results if result.error]:
+        lines.append(
+            f"  errors   the agent raised in {len(raised)} episodes, which count as failed; first in that of seed "
+            f"{raised[0].seed}: {raised[0].error}"
+        )
     return "\n".join(lines)
+
+
+def saved_hash(agent: str) -> str | None:
+    """sha256 of what is in the file or folder that ``KIND:PATH`` names; None if there is none."""
+    path = Path(agent.partition(":")[2])
+    path = path / "policy" if (path / "policy").is_dir() else path
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files):
+        return None
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -301,7 +339,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _load(checkpoint: str | Path | None) -> tuple[WorldModel, dict[str, str] | None]:
+def _load(checkpoint: str | Path | None) -> tuple[WorldModel, dict[str, str]]:
     """A world model and what identifies it."""
     from wmtoolkit.world.checkpoint import checkpoint_hash
     from wmtoolkit.world.model import AnyOrderWorldModel

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
@@ -42,6 +43,7 @@ def conditions(plan: SuccessPlan) -> Iterator[Condition]:
 
 def units(plan: SuccessPlan, player: Player) -> Iterator[dict[str, Any]]:
     """Every episode of the plan."""
+    check_unfitted(plan.seed, plan.episodes, plan.levels, plan.agents)
     for condition in conditions(plan):
         for seed in player.seeds(condition.level, plan.seed, plan.episodes):
             yield player.unit(condition, seed)
@@ -93,8 +95,7 @@ def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str,
                 [returns[ours][level] for level in shared], [returns[theirs][level] for level in shared]
             )
             gain = paired_difference(
-                np.concatenate([successes[ours][level] for level in shared]),
-                np.concatenate([successes[theirs][level] for level in shared]),
+                [successes[ours][level] for level in shared], [successes[theirs][level] for level in shared]
             )
             pair: dict[str, Any] = {"table": "improvement", "agent": ours, "over": theirs, "levels": len(shared)}
             rows.append(pair | flat("probability", better) | flat("success_difference", gain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import TRAINED
 from wmtoolkit.benchmarks.play import Player
 from wmtoolkit.benchmarks.report import compare
+from wmtoolkit.benchmarks.reporting.reading import Result, read_folder
 from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.speed import speed
 from wmtoolkit.errors import UserError
@@ -105,7 +106,7 @@ def run_all(
 ) -> dict[str, Any]:
     """Every suite and the speed, then the report; those that train only where asked for, or quick.
 
-    A suite that cannot be run is named, and the rest goes on.
+    A suite that cannot be run is named, and the rest goes on. The change ``episodes`` is of those that agents play.
 
     Returns:
         ``suites``, the missing units of each; ``failed``; ``report``; and ``text``.
@@ -113,30 +114,48 @@ def run_all(
     AnyOrderWorldModel.from_pretrained(checkpoint)  # one that cannot be read is told before any work
     failed: dict[str, str] = {}
     missing: dict[str, int] = {}
+    not_asked: list[str] = []
     for suite in SUITES:
         if suite in TRAINED and not (quick or trainings):
+            not_asked += [] if (out / suite / "results.json").is_file() else [f"{suite}: not run; give --trainings"]
             continue
         if overwrite:
             clear(out / suite)
         try:
-            own = changes if suite not in TRAINED else None
+            own = dict(changes or {}) if suite not in TRAINED else {}
+            if suite == "prediction":
+                own.pop("episodes", None)  # how many are recorded to be predicted, not how many are played
             document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
             missing[suite] = document["units"]["missing"]
         except Exception as error:
             failed[suite] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    if overwrite or not (out / "speed" / "results.json").is_file():
+    if overwrite or _must_measure_speed(out / "speed", quick):
         try:
             speed(quick=quick, out=out / "speed")
         except Exception as error:
             failed["speed"] = f"{type(error).__name__}: {error}"
-    written = write_report(out)
-    lines = [f"{suite}: {count} units missing" for suite, count in missing.items()]
-    lines += [f"{suite}: {why}" for suite, why in failed.items()]
+    holes = [*(f"{suite}: {why}" for suite, why in failed.items()), *not_asked]
+    written = write_report(out, missing=holes)
+    lines = [*(f"{suite}: {count} units missing" for suite, count in missing.items()), *holes]
     return {"suites": missing, "failed": failed, **written, "text": "\n".join([*lines, written["text"]])}
 
 
-def write_report(folder: Path, out: Path | None = None, title: str = "wmtoolkit benchmarks") -> dict[str, Any]:
+def _must_measure_speed(folder: Path, quick: bool) -> bool:
+    """Whether there is no measured speed, or only a quick one where a full one is asked for."""
+    try:
+        result = read_folder(folder)
+    except (OSError, UserError):
+        return True
+    return isinstance(result, Result) and bool(result.document["arguments"].get("quick")) and not quick
+
+
+def write_report(
+    folder: Path, out: Path | None = None, title: str = "wmtoolkit benchmarks", missing: Sequence[str] = ()
+) -> dict[str, Any]:
     """A page of all that a folder of suites holds, and Markdown and CSV beside it.
+
+    Args:
+        missing: what is not there, and why, for the page to say.
 
     Returns:
         ``report``, the page's path; ``left_out``; and ``text``.
@@ -145,7 +164,7 @@ def write_report(folder: Path, out: Path | None = None, title: str = "wmtoolkit 
     if page.suffix != ".html":
         raise UserError(f"--out {page}: give the name of a page, .html; Markdown and CSV come to lie beside it")
     for ending in (".csv", ".md", ".html"):
-        found = compare([folder], page.with_suffix(ending), title)
+        found = compare([folder], page.with_suffix(ending), title, missing)
     return {"report": str(page), "left_out": found["left_out"], "text": found["text"]}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from wmtoolkit.benchmarks.fresh import fresh_data, own_data
+from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Condition, Player, summary
@@ -89,8 +89,14 @@ def _unit(plan: TrainingsPlan, variant: Variant, seed: int, config: Config) -> d
 
 
 def units(plan: TrainingsPlan, player: Player) -> Iterator[dict[str, Any]]:
-    """Every run of the plan."""
+    """Every run of the plan.
+
+    Raises:
+        UserError: one would be measured on level seeds that it is trained on.
+    """
+    levels = next(_runs(plan))[2].data.levels
     for variant, seed, config in _runs(plan):
+        check_fresh(plan.seed, max(EPISODES, plan.episodes), levels, [config])
         yield _unit(plan, variant, seed, config)
 
 
@@ -205,13 +211,14 @@ def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     skipped = ("table", "variant", "training_seed", "note")
     if notes := [run["note"] for run in runs if "note" in run]:
         row["note"] = "; ".join(notes)
-    for name in runs[0]:
-        if name in skipped or name.endswith(("_low", "_high")):
+    for name in dict.fromkeys(name for run in runs for name in run):
+        own = [run for run in runs if run.get(name) is not None]
+        if name in skipped or name.endswith(("_low", "_high")) or not own:
             continue
-        values = np.array([run[name] for run in runs if run.get(name) is not None], dtype=np.float64)
+        values = np.array([run[name] for run in own], dtype=np.float64)
         row[name] = float(values.mean())
-        if len(runs) > 1:
+        if len(own) > 1:
             row |= {f"{name}_low": float(values.min()), f"{name}_high": float(values.max())}
-        elif f"{name}_low" in runs[0]:
-            row |= {f"{name}_low": runs[0][f"{name}_low"], f"{name}_high": runs[0][f"{name}_high"]}
+        elif f"{name}_low" in own[0]:
+            row |= {f"{name}_low": own[0][f"{name}_low"], f"{name}_high": own[0][f"{name}_high"]}
     return row

@@ -101,11 +101,13 @@ _TRAINS = "What is trained says the plan, so that no checkpoint or level is give
 
 
 def _options(suite: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options of a suite; one that trains has no use for those of the packaged model's levels."""
+    """The options of a suite; one that trains has no use for those of the packaged model's levels, nor pairs, where
+    nobody plays, for a number of episodes."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, option in reversed(_OPTIONS.items()):
-            if not (suite in TRAINED and name in ("checkpoint", "level")):
+            useless = ("checkpoint", "level", *(["episodes"] if suite == "pairs" else [])) if suite in TRAINED else ()
+            if name not in useless:
                 command = option(command)
         return command
 

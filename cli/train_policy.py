@@ -64,5 +64,5 @@ def train_policy(
     if dry_run:
         return cost(make_plan(changes, settings))
     check_out(out, resume=resume, overwrite=overwrite)
-    plan = prepare(out, changes, settings, resume=resume, overwrite=overwrite)
-    return run(plan, out, resume=resume, write_zip=write_zip)
+    plan = prepare(out, changes, settings, resume=resume)
+    return run(plan, out, resume=resume, overwrite=overwrite, write_zip=write_zip)

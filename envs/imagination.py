@@ -66,7 +66,8 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
             ``starts.Starts``).
             ``reset(options={"start": trajectory})`` continues from a trajectory for one episode.
         dataset: Minari id, folder or trajectories, for ``start="dataset"`` and ``"branch"``.
-        temperature: 0 takes the most probable next frame; above, it is sampled.
+        temperature: 0 takes the most probable next frame, in which what was never seen is nearly always bare floor or
+            wall; above, it is sampled: for agents that are to find something, 1.
         decoding_steps: 1 decodes all cells of a frame in parallel; n in n rounds, most confident first.
         memory: how much of the past the model is shown: that many remembered cells (a model without ``world.memory``:
             frames before the newest), at most as many as it was trained with; None: all of them; 0: it knows the newest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.benchmarks.baselines import fitting
 from wmtoolkit.benchmarks.baselines.autoregressive import LeftToRight
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning, save_cloning
-from wmtoolkit.benchmarks.fresh import own_data
-from wmtoolkit.benchmarks.plans import fingerprint, seeded
+from wmtoolkit.benchmarks.fresh import check_fresh, own_data
+from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint, seeded
 from wmtoolkit.errors import UserError
 from wmtoolkit.training.config import Config, load_config
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -32,6 +32,11 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 @cache
 def _config(name: str, changes: tuple[str, ...]) -> Config:
     return load_config(name, seeded(changes, 0))
+
+
+def check_unfitted(seed: int, count: int, levels: Collection[str], agents: Iterable[AgentSpec]) -> None:
+    """Refuse level seeds that one of the agents is fitted on; see ``check_fresh``."""
+    check_fresh(seed, count, levels, [config_of(item.settings) for item in agents if item.agent in FITTED])
 
 
 def place(name: str, config: Config, folder: Path) -> Path:

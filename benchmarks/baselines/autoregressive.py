@@ -127,11 +127,12 @@ def continued(network: WorldNetwork, frames: windows.Frames, target: np.ndarray)
 
 @torch.inference_mode()
 def chain(network: WorldNetwork, frames: windows.Frames, target: np.ndarray) -> np.ndarray:
-    """-log p (N,) of outcome, heading and cells of frames ``target`` (N,) given past and action: one pass."""
+    """-log p of outcome, heading and cells of frames ``target`` (N,) given past and action, (N, 52) nats by token: one
+    pass."""
     parts = []
     for low in range(0, len(target), _CHUNK):
         truth, _ = _teach(network, _pair(network, frames, target[low : low + _CHUNK]))
-        parts.append(-truth[:, OUTCOME:].astype(np.float64).sum(-1))
+        parts.append(np.where(np.arange(BLOCK) >= OUTCOME, -truth.astype(np.float64), 0.0))
     return np.concatenate(parts)
 
 

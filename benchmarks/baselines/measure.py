@@ -34,7 +34,7 @@ from wmtoolkit.world.decoding import block_log_probs
 from wmtoolkit.world.masks import Masks
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.network import WorldNetwork
-from wmtoolkit.world.tokenizer import BLOCK, FIRST_CELL, OUTCOME, WorldTokenizer
+from wmtoolkit.world.tokenizer import BLOCK, DIRECTION, FIRST_CELL, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS
 
 _TOKENIZER = WorldTokenizer()
@@ -56,8 +56,8 @@ class Predictor:
             bayes: the latter by Bayes' rule from the steps that each action would lead to.
         fill: ids (N, 52) of frames of which only the given tokens (N, 52) are shown, after their clean past.
         goal: ``goal_tally`` of some plans.
-        chain: (N,) nats of outcome, heading and cells by the chain rule; None: the sum of those of ``steps``, of a
-            predictor that holds its tokens to be independent.
+        chain: (N, 52) nats of outcome, heading and cells by the chain rule; None: those of ``steps``, of a predictor
+            that holds its tokens to be independent.
         at_once: whether the log-probabilities of ``steps`` are of tokens that know nothing of each other; else each
             knows those before it.
     """
@@ -182,7 +182,8 @@ def measure(predictor: Predictor, parts: Sequence[HeldOut], samples: int, seed: 
 
     ``belief_accuracy`` hides 30 % of the cells of one frame after its clean past. ``forward_nll`` and ``chain_nll`` are
     nats a step of the same targets, outcome, heading and cells given past and action: the first of all at once, the
-    second token after token, on the same steps, and on these for all predictors.
+    second token after token, on the same steps, and on these for all predictors. ``chain_nll_heading`` is the part of
+    the heading, ``chain_nll_rest`` that of outcome and cells.
     """
     found: dict[str, list[Tally]] = {}
     for part in parts:
@@ -235,15 +236,19 @@ def _measured(predictor: Predictor, part: HeldOut, samples: int, rng: np.random.
 
 
 def _likelihoods(predictor: Predictor, frames: windows.Frames, target: np.ndarray) -> dict[str, Tally]:
-    """``chain_nll``, and of a predictor that fills all at once ``forward_nll``, on the same steps."""
-    nats = {}
+    """``chain_nll`` and its parts, and of a predictor that fills all at once ``forward_nll``, on the same steps."""
+    nats, chain = {}, None
     if predictor.at_once:
         assert predictor.steps is not None
         log_probs = predictor.steps(frames, target).log_probs
         assert log_probs is not None
-        nats["forward_nll"] = nats["chain_nll"] = -log_probs[:, OUTCOME:].astype(np.float64).sum(-1)
+        chain = -log_probs.astype(np.float64)
+        nats["forward_nll"] = chain[:, OUTCOME:].sum(-1)
     if predictor.chain is not None:
-        nats["chain_nll"] = predictor.chain(frames, target)
+        chain = predictor.chain(frames, target)
+    assert chain is not None
+    nats["chain_nll"], nats["chain_nll_heading"] = chain[:, OUTCOME:].sum(-1), chain[:, DIRECTION]
+    nats["chain_nll_rest"] = nats["chain_nll"] - nats["chain_nll_heading"]
     return {name: Tally.of("mean", values, _owners(frames, target)) for name, values in nats.items()}
 
 

@@ -15,7 +15,7 @@ from wmtoolkit.agents import Agent
 from wmtoolkit.benchmarks.baselines import acting, fitting, measure
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_cloning
 from wmtoolkit.benchmarks.baselines.measure import Predictor
-from wmtoolkit.benchmarks.fresh import fresh_data, own_data
+from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
 from wmtoolkit.benchmarks.play import Condition, Player, summary
@@ -76,8 +76,13 @@ def _works(plan: BaselinesPlan) -> Iterator[tuple[dict[str, Any], Config]]:
 
 
 def units(plan: BaselinesPlan, player: Player) -> Iterator[dict[str, Any]]:
-    """Every baseline and seed."""
-    for unit, _ in _works(plan):
+    """Every baseline and seed.
+
+    Raises:
+        UserError: one would be measured on level seeds that it is trained on.
+    """
+    for unit, config in _works(plan):
+        check_fresh(plan.seed, max(EPISODES, plan.episodes), config.data.levels, [config])
         yield unit
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wmtoolkit.benchmarks.reporting.sections import Section, Table, of_table, ranged, short, with_interval
+from wmtoolkit.benchmarks.reporting.agents import kept_of
+from wmtoolkit.benchmarks.reporting.sections import Row, Section, Table, first, of_table, ranged, short, with_interval
+from wmtoolkit.benchmarks.reporting.trainings import QUERIES
 
 PREDICTION = {
     "known_cell_accuracy": ("known cells right", 0.9999),
@@ -37,8 +39,10 @@ BLIND = ("random", *CEILINGS)
 """Agents that do not look: they keep all that they have."""
 RETENTION_LEVEL = "BabyAI-GoToLocal-v0"
 """The goals of prediction, planning, fidelity and robustness."""
+FORWARD = ("known_cell_accuracy", "known_frame_exact", "chain_nll")
+"""Queries in which the any-order model is to be no worse than the autoregressive one; in all others, better."""
 
-Goal = tuple[str, str, str, bool]
+Goal = tuple[str, str, str, str]
 """What, the goal, what was measured, and whether it is reached."""
 
 
@@ -47,72 +51,133 @@ def goals(documents: Sequence[Mapping[str, Any]]) -> Section | None:
     found = [goal for document in documents for goal in _of(document)]
     if not found:
         return None
-    lines = [[what, goal, value, "reached" if met else "missed"] for what, goal, value, met in found]
     return Section(
         "Goals",
         "What the project set out to reach, beside what was measured. A goal counts as reached if the value itself "
-        "reaches it; the interval says how sure that is.",
-        tables=[Table("", ["", "goal", "measured", ""], lines, 2, (0, 1, 3))],
+        "reaches it; the interval says how sure that is. It is open where units of work that bear on it are missing.",
+        tables=[Table("", ["", "goal", "measured", ""], found, 2, (0, 1, 3))],
     )
 
 
+def _verdict(met: bool, missing: int = 0) -> str:
+    return f"open: {missing} units of work are missing" if missing else "reached" if met else "missed"
+
+
+def _missing(document: Mapping[str, Any], **wanted: Any) -> int:
+    """Missing units of a suite that have these entries."""
+    found = (hole for hole in _holes(document) if all(hole["unit"].get(key) == wanted[key] for key in wanted))
+    return sum(hole["missing"] for hole in found)
+
+
+def _holes(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Missing units of work, without films: no goal bears on them."""
+    return [hole for hole in document.get("units", {}).get("holes", []) if "film" not in hole["unit"]]
+
+
 def _of(document: Mapping[str, Any]) -> Iterator[Goal]:
-    metrics = document["metrics"]
     if document["command"] in ("evaluate", "bench prediction"):
-        for name, (what, least) in PREDICTION.items():
-            if name in metrics:
-                yield what, f"at least {least:g}", with_interval(metrics[name], 5), metrics[name]["value"] >= least
-        if "ece" in metrics:
-            entry = metrics["ece"]
-            yield "calibration error of all cells", f"at most {ECE:g}", with_interval(entry, 4), entry["value"] <= ECE
+        yield from _prediction(document)
     if document["command"] == "bench success":
         yield from _success(document)
-    if "fidelity_pearson" in metrics and metrics["fidelity_pearson"]["value"] is not None:
-        entry = metrics["fidelity_pearson"]
-        what = "Pearson's correlation of success imagined and real"
-        yield what, f"at least {PEARSON:g}", with_interval(entry), entry["value"] >= PEARSON
-    yield from _robustness(document)
+    if document["command"] == "bench fidelity":
+        yield from _fidelity(document)
+    if document["command"] == "bench robustness":
+        yield from _robustness(document)
+    if document["command"] == "bench baselines":
+        yield from _baselines(document)
+
+
+def _prediction(document: Mapping[str, Any]) -> Iterator[Goal]:
+    metrics, missing = document["metrics"], _missing(document)
+    for name, (what, least) in PREDICTION.items():
+        if name in metrics:
+            verdict = _verdict(metrics[name]["value"] >= least, missing)
+            yield what, f"at least {least:g}", with_interval(metrics[name], 5), verdict
+        else:
+            yield what, f"at least {least:g}", "-", "not measured: the data or the finished units hold no such case"
+    if "ece" in metrics:
+        entry = metrics["ece"]
+        verdict = _verdict(entry["value"] <= ECE, missing)
+        yield "calibration error of all cells", f"at most {ECE:g}", with_interval(entry, 4), verdict
+
+
+def _fidelity(document: Mapping[str, Any]) -> Iterator[Goal]:
+    entry = document["metrics"].get("fidelity_pearson")
+    goal = "Pearson's correlation of success imagined and real", f"at least {PEARSON:g}"
+    if entry is None:
+        yield *goal, "-", "not measured: fewer than three agents and levels are played to the end"
+    elif entry["value"] is None:
+        yield *goal, "-", "not measured: success is the same everywhere on one side"
+    else:
+        missing = sum(hole["missing"] for hole in _holes(document) if "agent" in hole["unit"])
+        yield *goal, with_interval(entry), _verdict(entry["value"] >= PEARSON, missing)
 
 
 def _robustness(document: Mapping[str, Any]) -> Iterator[Goal]:
     """What is kept at 30 % hidden cells with belief completion: enough, more than without, more than the baselines."""
     kept = [row for row in of_table(document, "retention") if row["level"] == RETENTION_LEVEL]
-    kept = [row for row in kept if row.get("retention_0.3") is not None]
-    gains = [row for row in of_table(document, "gain") if row["level"] == RETENTION_LEVEL]
-    gains = [row for row in gains if (row["knob"], row["strength"]) == ("cell_dropout", 0.3)]
+    plan = document["arguments"]["plan"]
+    baselines = [agent["label"] or agent["agent"] for agent in plan["baselines"]]
     for row in (row for row in kept if row["belief"]):
-        share, named = row["retention_0.3"], f"{row['agent']} keeps at 30 % hidden cells with belief completion"
-        value = ranged("retention_0.3")(row)
-        what = f"success that {named}, {short(row['level'])}"
-        yield what, f"at least {RETENTION:g}", value, share >= RETENTION
+        share, value = row.get("retention_0.3"), kept_of(document, row)
+        what = f"success that {row['agent']} keeps at 30 % hidden cells with belief completion, {short(row['level'])}"
+        goal = f"at least {RETENTION:g}"
+        yield what, goal, value, _unkept(row) if share is None else _verdict(share >= RETENTION)
         for other in (other for other in kept if not other["belief"] and other["agent"] not in BLIND):
-            if other["agent"] in (row["agent"], *(gain["over"] for gain in gains if gain["agent"] == row["agent"])):
+            if other["agent"] in (row["agent"], *baselines):
                 whose = "its own without" if other["agent"] == row["agent"] else f"that of {other['agent']}"
-                goal = f"above {other['retention_0.3']:.3f}"
-                yield f"the same, above {whose}", goal, value, share > other["retention_0.3"]
-    for row in gains:
-        if row["over"] not in CEILINGS:
+                least = other.get("retention_0.3")
+                unkept = _unkept(row) if share is None else _unkept(other)
+                verdict = unkept if share is None or least is None else _verdict(share > least)
+                yield f"the same, above {whose}", f"above {kept_of(document, other, ends=False)}", value, verdict
+    for row in of_table(document, "gain"):
+        here = (row["level"], row["knob"], row["strength"]) == (RETENTION_LEVEL, "cell_dropout", 0.3)
+        if here and row["over"] not in CEILINGS:
             what = f"difference of {row['agent']}'s success there to {row['over']}"
-            yield what, "above 0", ranged("success_difference")(row), row["success_difference"] > 0
+            yield what, "above 0", ranged("success_difference")(row), _verdict(row["success_difference"] > 0)
+
+
+def _unkept(row: Row) -> str:
+    return f"not measured: {row['agent']} never succeeds with a clear view, or episodes are missing"
 
 
 def _success(document: Mapping[str, Any]) -> Iterator[Goal]:
-    rows = [row for row in of_table(document, "success") if row.get("n")]
-    lengths = {row["level"]: row["mean_episode_length"] for row in rows if row["agent"] == "bot"}
-    for row in rows:
-        if row["agent"] != PLANNER:
-            continue
+    rows = of_table(document, "success")
+    lengths = {row["level"]: row.get("mean_episode_length") for row in rows if row.get("agent") == "bot"}
+    for row in (row for row in rows if row.get("agent") == PLANNER):
         level, named = row["level"], f"{PLANNER}, {short(row['level'])}"
-        if level in SUCCESS:
-            least = SUCCESS[level]
-            yield (
-                f"success of {named}",
-                f"at least {least:g}",
-                ranged("success_rate")(row),
-                row["success_rate"] >= least,
-            )
+        missing = _missing(document, level=level, agent=PLANNER)
+        least = SUCCESS.get(level)
+        if not row.get("n"):
+            if least is not None:
+                yield f"success of {named}", f"at least {least:g}", "-", "not measured: no episode was played"
+            continue
+        if least is not None:
+            verdict = _verdict(row["success_rate"] >= least, missing)
+            yield f"success of {named}", f"at least {least:g}", ranged("success_rate")(row), verdict
         taken = row["milliseconds_per_decision"]
-        yield f"ms a decision of {named}", f"at most {MILLISECONDS:g}", f"{taken:.0f}", taken <= MILLISECONDS
-        if lengths.get(level):
+        verdict = _verdict(taken <= MILLISECONDS, missing)
+        yield f"ms a decision of {named}", f"at most {MILLISECONDS:g}", f"{taken:.0f}", verdict
+        if lengths.get(level) and row["mean_episode_length"]:
             times = row["mean_episode_length"] / lengths[level]
-            yield f"mean length of {named}, in the bot's", f"at most {LENGTH:g}", f"{times:.2f}", times <= LENGTH
+            verdict = _verdict(times <= LENGTH, missing + _missing(document, level=level, agent="bot"))
+            yield f"mean length of {named}, in the bot's", f"at most {LENGTH:g}", f"{times:.2f}", verdict
+
+
+def _baselines(document: Mapping[str, Any]) -> Iterator[Goal]:
+    """The any-order model beside the autoregressive one, query by query."""
+    rows = of_table(document, "variants")
+    ours, theirs = (first(rows, variant=name) for name in ("any-order", "autoregressive"))
+    missing = sum(_missing(document, baseline=name) for name in ("any-order", "autoregressive"))
+    for query, name in QUERIES.items():
+        if name not in FORWARD and query.startswith("forward"):
+            continue  # a part of the chain, or what a model from left to right cannot be asked
+        mine, other = ours.get(name), theirs.get(name)
+        sign = -1 if name.endswith("nll") else 1
+        goal = f"{'no worse than' if name in FORWARD else 'better than'} {ranged(name)(theirs)}"
+        if mine is None or other is None:
+            who = "any-order" if mine is None else "autoregressive"
+            verdict = f"not measured: {who} is not trained yet or cannot be asked"
+        else:
+            verdict = _verdict(sign * mine >= sign * other if name in FORWARD else sign * mine > sign * other, missing)
+        yield f"any-order beside autoregressive, {query}", goal, ranged(name)(ours), verdict

@@ -57,6 +57,7 @@ def prediction(document: Mapping[str, Any], name: str) -> Section:
             best=4,
         )
     )
+    tables += [_reliability(document), _completion(document)]
     return Section(
         f"Prediction: {name}" if document["command"] == "evaluate" else "Prediction",
         "One step ahead on held-out episodes: given everything seen so far and an action, what comes next? "
@@ -70,6 +71,39 @@ def prediction(document: Mapping[str, Any], name: str) -> Section:
         ],
         tables,
     )
+
+
+def _reliability(document: Mapping[str, Any]) -> Table:
+    """The reliability diagram of all cells in numbers."""
+    rows, levels = of_table(document, "reliability"), _drawn_levels(document)
+    lines = [
+        [
+            f"{start:.3f}",
+            *(
+                f"{row['accuracy']:.3f} of {row['confidence']:.3f}, {row['n']:,}"
+                if (row := first(rows, level=name, bin=start))
+                else "-"
+                for name in levels
+            ),
+        ]
+        for start in sorted({row["bin"] for row in rows})
+    ]
+    title = "Calibration of all cells: share right of the mean probability given, and cells, by probability from"
+    return Table(title, ["from", *map(short, levels)], lines)
+
+
+def _completion(document: Mapping[str, Any]) -> Table:
+    """Completion by mask ratio in numbers."""
+    rows = of_table(document, "completion")
+    ratios = sorted({row["ratio"] for row in rows})
+    lines = [
+        [short(name), f"{masking}, {label}", *(number(first(own, ratio=ratio).get(metric)) for ratio in ratios)]
+        for name in _drawn_levels(document)
+        for masking in dict.fromkeys(row["masking"] for row in rows)
+        for metric, label in (("accuracy", "share right"), ("nll", "nats"))
+        if (own := [row for row in rows if (row["level"], row["masking"]) == (name, masking)])
+    ]
+    return Table("Completion by share hidden", ["level", "", *map(str, ratios)], lines, words=(0, 1))
 
 
 def _overall(document: Mapping[str, Any]) -> Table:

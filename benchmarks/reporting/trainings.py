@@ -32,6 +32,7 @@ COMPARED = {
     "nll_per_step": "NLL bound a step",
     "forward_nll": "forward NLL a step, all at once",
     "chain_nll": "forward NLL a step, chain",
+    "chain_nll_heading": "of it, the heading",
     "revealed_nll": "revealed cells, NLL",
 }
 """Metrics by which trainings are compared."""
@@ -39,6 +40,9 @@ QUERIES = {
     "forward: known cells right": "known_cell_accuracy",
     "forward: known frames exact": "known_frame_exact",
     "forward: nats a step, token by token": "chain_nll",
+    "forward: of these, the heading's": "chain_nll_heading",
+    "forward: of these, outcome and cells": "chain_nll_rest",
+    "forward: heading right": "direction_accuracy",
     "forward: nats a step, all at once": "forward_nll",
     "outcome: F1": "outcome_f1",
     "policy: the bot's action": "action_accuracy",

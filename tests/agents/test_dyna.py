@@ -13,9 +13,12 @@ from wmtoolkit.errors import UserError
 
 pytest.importorskip("stable_baselines3")
 
-from wmtoolkit.agents.dyna import DynaPlan, model_training
+from wmtoolkit.agents.dyna import Dyna, DynaPlan, model_training
 from wmtoolkit.agents.policy_plan import PolicyTraining, make_plan, prepare
+from wmtoolkit.agents.sb3_algorithms import ALGORITHMS, make_policy
+from wmtoolkit.agents.sb3_files import ACTIONS
 from wmtoolkit.agents.sb3_training import train_policy
+from wmtoolkit.envs.missions import token_space
 
 LEVEL = "BabyAI-GoToLocal-v0"
 SETTINGS = {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "channels": 4, "features_dim": 16, "hidden_size": 8}
@@ -51,12 +54,53 @@ def test_dyna_plays_learns_and_imagines_and_resumes_exactly(checkpoint, tmp_path
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoints" / "step-000000064")
     shutil.copytree(cut / "dyna" / "round-000000000", cut / "dyna" / "round-000000099")  # of a round that was killed
-    again = train_policy(prepare(cut, {}, resume=True, overwrite=False), cut, resume=True)
+    again = train_policy(prepare(cut, {}, resume=True), cut, resume=True)
     assert [{**row, "seconds": 0} for row in again["rows"]] == [{**row, "seconds": 0} for row in document["rows"]]
     one, other = (load_file(run / "policy" / "policy.safetensors") for run in (whole, cut))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert sorted(path.name for path in (cut / "dyna").iterdir()) == [path.name for path in rounds]
     assert json.loads((cut / "policy" / "policy.json").read_text())["mode"] == "dyna"
+
+
+def test_a_finished_run_that_is_given_more_steps_is_that_of_so_many_steps(checkpoint, tmp_path):
+    """The round that the last step of the shorter run left out is made up for; cloning's resets stay counted."""
+
+    def plan(steps):
+        return PolicyTraining(
+            level=LEVEL, mode="dyna", checkpoint=str(checkpoint), steps=steps, num_envs=4, every=32, episodes=4,
+            max_steps=6, clone=32, settings=SETTINGS, dyna={**DYNA, "real_episodes": 5, "model_steps": 0},
+        )  # fmt: skip
+
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    document = train_policy(plan(64), whole)
+    first = train_policy(plan(32), longer)
+    assert [row["real_episodes"] for row in first["rows"]] == [5, 5]
+    again = train_policy(prepare(longer, {"steps": 64}, resume=True), longer, resume=True)
+    assert [row["real_episodes"] for row in again["rows"]] == [5, 10, 10]
+    assert [{**row, "seconds": 0} for row in again["rows"]] == [{**row, "seconds": 0} for row in document["rows"]]
+    one, other = (load_file(run / "policy" / "policy.safetensors") for run in (whole, longer))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    clone = again["rows"][0]["real_resets"] - 5
+    assert clone >= 4
+    assert again["metrics"]["real_resets"]["value"] == clone + 10
+
+
+def test_imagination_ends_and_rewards_by_the_runs_own_limit(checkpoint, tmp_path):
+    plan, model = DynaPlan(real_episodes=4, model_steps=0), AnyOrderWorldModel.from_pretrained(checkpoint)
+    dyna = Dyna(plan, LEVEL, tmp_path, model, seed=0, max_steps=5)
+    policy = make_policy("ppo", ALGORITHMS["ppo"].settings | SETTINGS, token_space(), ACTIONS)
+    dyna.advance(0, policy)
+    assert (dyna.began, dyna.counts()["real_episodes"]) == (0, 4)
+    lanes = dyna.imagination(3, 1.0)
+    lanes.reset()
+    assert lanes.env.unwrapped._limits.tolist() == [5, 5, 5]
+
+
+def test_nothing_known_but_the_real_episodes_means_nothing():
+    with pytest.raises(UserError, match=r"scratch=true needs .* model_steps must be at least 1"):
+        make_plan({"mode": "dyna"}, ["scratch=true", "model_steps=0"])
+    with pytest.raises(UserError, match="with scratch=true nothing is known: leave out one"):
+        make_plan({"mode": "dyna", "clone": 100}, ["scratch=true"])
 
 
 def test_the_models_own_architecture_is_trained_on(world_model):
@@ -74,5 +118,7 @@ def test_dynas_settings_are_told_from_the_algorithms():
         make_plan({}, ["horizon=4"])
     with pytest.raises(UserError, match="horizon is 0"):
         make_plan({"mode": "dyna"}, ["horizon=0"])
+    with pytest.raises(UserError, match=r"frame_log_prob is 5\.0; it must be at most 0"):
+        make_plan({"mode": "dyna"}, ["frame_log_prob=5"])
     with pytest.raises(UserError, match="real_episodes is 'many'; it must be a whole number"):
         make_plan({"mode": "dyna"}, ["real_episodes=many"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from minigrid.core.world_object import WorldObj
 
+from wmtoolkit import AnyOrderWorldModel
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
 from wmtoolkit.agents.budget import Budget, Meter
 from wmtoolkit.agents.false_goals import FalseGoals
@@ -35,6 +36,12 @@ def play(agent, env, seed):
 
 PLANNERS = [name for name in AGENTS if issubclass(agent_class(name), Planner)]
 UNHURRIED = {"max_milliseconds": 60_000}  # so that a busy machine changes nothing
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return AnyOrderWorldModel.from_pretrained()
+
 
 CUT_SHORT = "as imagined, but the search was cut short"
 
@@ -344,6 +351,7 @@ def test_an_option_of_another_kind_is_refused(wrong, said):
         ("shooting", {"samples": 0}),
         ("cem", {"elite": 2.0}),
         ("mcts", {"leaves": 0}),
+        ("mcts", {"failure_threshold": 0}),
         ("infill", {"horizons": []}),
         ("infill", {"horizons": 3}),
         ("infill", {"horizons": [0, 2]}),
@@ -399,6 +407,16 @@ def test_forward_passes_are_calls_of_the_network(world_model, name):
         hook.remove()
     assert sum(decision["forward_passes"] for decision in log) == len(calls) > 0
     assert all(decision["forward_passes"] <= 12 for decision in log)
+
+
+@pytest.mark.parametrize("name", ["best-first", "mcts"])
+@pytest.mark.parametrize("limit", range(2, 13))
+def test_a_real_model_is_never_called_more_often_than_the_budget_says(packaged, name, limit):
+    """Near the limit, situations that were asked for the policy, and so encoded, are mixed with others."""
+    env = make_level("BabyAI-GoToLocal-v0", max_steps=4)
+    agent = make_agent(name, world_model=packaged, max_forward_passes=limit, **UNHURRIED)
+    for seed in (900_008, 900_012):
+        assert max(decision["forward_passes"] for decision in play(agent, env, seed)[2]) <= limit
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -476,3 +494,10 @@ def test_infill_needs_a_model_that_infills():
 
     with pytest.raises(UserError, match="infill_plan"):
         make_agent("infill", world_model=Forward())
+
+
+def test_infill_is_refused_horizons_beyond_the_models_when_it_is_made(world_model):
+    furthest = world_model.network.world.span - 1
+    make_agent("infill", world_model=world_model, horizons=[1, furthest])
+    with pytest.raises(UserError, match=f"horizons must be at most {furthest} for this world model.*not 100"):
+        make_agent("infill", world_model=world_model, horizons=[1, 100])

@@ -7,7 +7,7 @@ import pytest
 
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
 from wmtoolkit.agents.planner import Planner
-from wmtoolkit.agents.registry import agent_class, needs
+from wmtoolkit.agents.registry import agent_class, check_options, needs
 from wmtoolkit.benchmarks.plans import load_plan
 from wmtoolkit.benchmarks.success import SuccessPlan
 from wmtoolkit.data.behaviours import BehaviourError
@@ -54,6 +54,19 @@ def test_what_is_missing_is_named():
         make_agent("best-first", world_model=object(), depth=3)
     assert needs("random") == set()
     assert needs("policy") == {"world_model"}
+
+
+@pytest.mark.parametrize("given", [{"name": 1}, {"seed": "x"}, {"seed": -1}, {"seed": True}])
+def test_a_setting_by_the_name_of_what_is_given_anyway_is_refused(given):
+    with pytest.raises(UserError, match=rf"{next(iter(given))}.*its options: max_forward_passes, .*actions, batch"):
+        make_agent("best-first", world_model=object(), **given)
+
+
+@pytest.mark.parametrize("option", ["name", "env", "world_model", "seed", "file"])
+def test_settings_are_checked_before_they_are_passed_on(option):
+    check_options("perfect:beam", {"width": 3})
+    with pytest.raises(UserError, match=rf"no option '{option}'; its options: max_forward_passes, .*width, horizon"):
+        check_options("perfect:beam", {option: 1})
 
 
 def test_a_planner_with_a_perfect_model_needs_the_level_and_no_checkpoint():

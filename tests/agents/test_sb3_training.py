@@ -24,7 +24,7 @@ from wmtoolkit.agents.sb3_agent import SB3Agent
 from wmtoolkit.agents.sb3_algorithms import ALGORITHMS, choose, make_policy, resolved
 from wmtoolkit.agents.sb3_evaluation import FIRST_SEED, RealEvaluation
 from wmtoolkit.agents.sb3_files import ACTIONS, load_policy, save_policy
-from wmtoolkit.agents.sb3_training import cost, train_policy
+from wmtoolkit.agents.sb3_training import _Run, cost, train_policy
 from wmtoolkit.envs import ImaginationVectorEnv
 from wmtoolkit.envs.missions import token_space
 
@@ -64,7 +64,7 @@ def test_a_run_learns_measures_and_resumes_exactly(algo, checkpoint, tmp_path):
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoints" / "step-000000064")  # as if killed in the last round
     shutil.rmtree(cut / "policy")
-    resumed = train_policy(prepare(cut, {}, resume=True, overwrite=False), cut, resume=True)
+    resumed = train_policy(prepare(cut, {}, resume=True), cut, resume=True)
     for one, other in zip(curve, resumed["rows"], strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     before = load_file(whole / "checkpoints" / "step-000000032" / "state.safetensors")
@@ -225,17 +225,27 @@ def test_mistakes_in_a_plan_are_named():
         plan(steps=0)
     with pytest.raises(UserError, match="nothing to clone into"):
         plan("dqn", clone=100)
+    for name, wrong in (("clone", -5), ("temperature", -1.0), ("seed", -1), ("max_steps", 0)):
+        with pytest.raises(UserError, match=f"{name} is {wrong}; it must be at least"):
+            plan(**{name: wrong})
+    for algo, name in (("ppo", "gamma"), ("ppo", "gae_lambda"), ("dqn", "exploration_final_eps")):
+        with pytest.raises(UserError, match=f"{name} is 7; it must be at most 1"):
+            resolved(algo, {name: 7})
+    with pytest.raises(UserError, match="gamma is nan"):
+        resolved("ppo", {"gamma": float("nan")})
 
 
 def test_a_run_is_resumed_as_it_was_begun(checkpoint, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(UserError, match="no policy training to resume"):
-        prepare(run, {}, resume=True, overwrite=False)
+        prepare(run, {}, resume=True)
     begun = plan(checkpoint=str(checkpoint), steps=32)
     train_policy(begun, run)
     with pytest.raises(UserError, match="begun with algo 'ppo': it cannot go on with 'dqn'"):
-        prepare(run, {"algo": "dqn"}, resume=True, overwrite=False)
-    longer = prepare(run, {"steps": 64}, resume=True, overwrite=False)
+        prepare(run, {"algo": "dqn"}, resume=True)
+    with pytest.raises(UserError, match="begun with 32 steps: give more, not 16"):
+        prepare(run, {"steps": 16}, resume=True)
+    longer = prepare(run, {"steps": 64}, resume=True)
     assert longer == replace(begun, steps=64)
     other = tmp_path / "other"
     shutil.copytree(checkpoint, other)
@@ -244,6 +254,63 @@ def test_a_run_is_resumed_as_it_was_begun(checkpoint, tmp_path):
     with pytest.raises(UserError, match="world model has changed"):
         train_policy(replace(longer, checkpoint=str(other)), run, resume=True)
     assert [row["step"] for row in train_policy(longer, run, resume=True)["rows"]] == [0, 32, 64]
+
+
+def test_a_run_is_overwritten_only_by_one_that_can_begin(checkpoint, tmp_path):
+    run = tmp_path / "run"
+    train_policy(plan(mode="real", steps=32), run)
+    shutil.copytree(checkpoint, run / "model")
+    before = sorted(path for path in run.rglob("*"))
+    for changes, said in (
+        ({"level": "BabyAI-Typo-v0"}, "unknown level"),
+        ({"checkpoint": str(tmp_path / "none")}, "none"),
+        ({"checkpoint": str(run / "model")}, "holds the world model"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train_policy(plan(**changes), run, overwrite=True)
+        assert sorted(path for path in run.rglob("*")) == before
+    document = train_policy(plan(mode="real", steps=32, seed=1), run, overwrite=True)
+    assert [row["step"] for row in document["rows"]] == [0, 32]
+    assert not (run / "model").exists()
+
+
+def test_an_interrupt_says_what_is_saved(tmp_path, monkeypatch):
+    def interrupted(self, last=False):
+        if self.learner.num_timesteps == at:
+            raise KeyboardInterrupt
+        end_round(self, last)
+
+    end_round = _Run.end_round
+    monkeypatch.setattr(_Run, "end_round", interrupted)
+    for at, said in ((0, "step 0 of 64; nothing is saved, begin anew with"), (32, "32 of 64; step 0 is saved, go on")):
+        with pytest.raises(KeyboardInterrupt, match=said):
+            train_policy(plan(mode="real"), tmp_path / "run", resume=at > 0)
+
+
+@pytest.mark.parametrize("mode", ["imagined", "real"])
+def test_imagined_steps_of_cloning_are_counted(mode, checkpoint, tmp_path):
+    """48 steps in 4 lanes, none longer than 6: each lane ends at least 2 episodes, and begins 3 or more."""
+    plain, cloned = (
+        train_policy(plan(mode=mode, checkpoint=str(checkpoint), steps=32, clone=steps), tmp_path / f"{steps}")
+        for steps in (0, 48)
+    )
+    counts = [{name: entry["value"] for name, entry in one["metrics"].items()} for one in (plain, cloned)]
+    imagined = 32 if mode == "imagined" else 0
+    assert [one["imagined_steps"] for one in counts] == [imagined, imagined + 48]
+    assert [one["real_steps"] for one in counts] == [32 - imagined] * 2
+    first = cloned["rows"][0]
+    assert first["imagined_steps"] == 48
+    assert first["imagined_episodes"] >= 8
+    assert first["real_resets"] == first["imagined_episodes"] + 4
+
+
+def test_the_cost_of_dqn_is_that_of_learning(monkeypatch):
+    updates = []
+    monkeypatch.setattr(
+        ALGORITHMS["dqn"].cls, "train", lambda self, gradient_steps, **_: updates.append(gradient_steps)
+    )
+    cost(PolicyTraining("dqn", level=LEVEL, mode="real", num_envs=4, settings=SMALL))
+    assert sum(updates) >= 2 * 512 // 4 - 2
 
 
 def test_the_cost_is_measured_beforehand(checkpoint):

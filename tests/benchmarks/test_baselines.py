@@ -121,8 +121,9 @@ def test_the_chain_of_a_step_by_hand(network, episodes) -> None:
     frames = _frames(*episodes[:2])
     target = all_steps(frames)[::9]
     found = autoregressive.chain(network, frames, target)
+    assert (found[:, ACTION] == 0).all()  # it is given
     np.testing.assert_allclose(
-        found, -autoregressive.continued(network, frames, target).log_probs[:, OUTCOME:].sum(-1), rtol=1e-4
+        found[:, OUTCOME:], -autoregressive.continued(network, frames, target).log_probs[:, OUTCOME:], rtol=1e-4
     )
     # Over all 16 outcomes and headings a step may have, their chances add up to 1, and one tells of the other.
     log_probs = np.zeros((4, 4, 2))
@@ -138,7 +139,7 @@ def test_the_chain_of_a_step_by_hand(network, episodes) -> None:
     with torch.no_grad():
         network.output_rows.zero_()
     indifferent = 2 * np.log(4) + 49 * np.log(len(network.completions))
-    np.testing.assert_allclose(autoregressive.chain(network, frames, target), indifferent, rtol=1e-5)
+    np.testing.assert_allclose(autoregressive.chain(network, frames, target).sum(-1), indifferent, rtol=1e-5)
 
 
 def test_left_to_right_acts_as_it_is_asked(network, episodes) -> None:
@@ -263,6 +264,32 @@ def test_all_are_measured_alike(data) -> None:
     assert nothing["outcome_f1"]["value"] == 0
 
 
+def test_the_heading_of_a_likelihood_and_belief_by_hand(data) -> None:
+    parts, asked = held_out_frames([data]), []
+
+    def chain(frames, target):
+        return np.tile(np.arange(BLOCK), (len(target), 1))  # the token in slot k costs k nats
+
+    def fill(frames, target, given):
+        """Every second cell wrong."""
+        asked.append(~given[:, FIRST_CELL:])
+        ids = np.zeros((len(target), BLOCK), np.int64)
+        ids[:, FIRST_CELL:] = transitions(frames, target).cells
+        ids[:, FIRST_CELL::2] += 1
+        return ids
+
+    predictor = measure.Predictor(measure.untrained("copy-last-frame").steps, chain=chain, fill=fill, at_once=False)
+    nats = measure._likelihoods(predictor, parts[0].frames, all_steps(parts[0].frames)[:3])
+    total = 51 * 52 / 2
+    assert {name: tally.value for name, tally in nats.items()} == {
+        "chain_nll": total, "chain_nll_heading": DIRECTION, "chain_nll_rest": total - DIRECTION,
+    }  # fmt: skip
+    found = measure.measure(measure.Predictor(fill=fill), parts, 60)
+    (hidden,) = asked
+    assert found["belief_accuracy"]["value"] == pytest.approx(hidden[:, 1::2].sum() / hidden.sum())
+    assert found["belief_accuracy"]["n"] == hidden.sum()
+
+
 def test_the_world_model_answers_every_query(world_model, data) -> None:
     found = measure.measure(measure.any_order(world_model), held_out_frames([data]), 20)
     answers = ("forward_nll", "chain_nll", "action_accuracy", "inverse_accuracy_changed", "belief_accuracy")
@@ -283,6 +310,9 @@ def test_likelihoods_are_of_the_same_targets_and_steps(world_model, network, dat
     )
     assert ours["chain_nll"]["n"] == rival["chain_nll"]["n"] == plain["chain_nll"]["n"] == 5
     assert ours["forward_nll"]["n"] == 5
+    for found in (ours, rival, plain):
+        parts_of_it = found["chain_nll_heading"]["value"] + found["chain_nll_rest"]["value"]
+        assert parts_of_it == pytest.approx(found["chain_nll"]["value"])
     assert plain["chain_nll"]["value"] == plain["forward_nll"]["value"]  # its tokens are independent: both are one
     assert "forward_nll" not in rival  # it cannot fill at once
     assert "goal_accuracy" not in rival

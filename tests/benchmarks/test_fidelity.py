@@ -2,15 +2,18 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evaluation.conftest import view, walk
 from wmtoolkit import AnyOrderWorldModel
 from wmtoolkit.benchmarks import comparison_films, drift, play
-from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players
+from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players, report
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.lanes import run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
@@ -24,6 +27,7 @@ from wmtoolkit.errors import UserError
 from wmtoolkit.llada2 import LLaDA2MoeConfig
 from wmtoolkit.progress import progress
 from wmtoolkit.world import windows
+from wmtoolkit.world.trajectory import Outcome
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
 
@@ -130,6 +134,66 @@ def test_drift_finds_the_first_error(tmp_path):
     assert steps[2]["known_frame_exact"] == 1
     assert steps[3]["known_frame_exact"] == pytest.approx(1 - 1 / steps[3]["n"])
     assert found["divergence"]["survival"][:3] == [1.0, 1.0, pytest.approx(1 - 1 / steps[3]["n"], abs=1e-4)]
+
+
+def test_what_imagination_says_wrong_by_hand(monkeypatch):
+    """Two branches of two steps that know two cells; at the second one errs in a cell, the other in the heading, and
+    both in the outcome."""
+    shown = view(c3r5=(6, 0, 0))
+    done = [walk([6, 6], [shown] * 3, [0, 0, 0]) for _ in range(2)]
+    recorded = windows.Frames.from_trajectories(done)
+    monkeypatch.setattr(drift, "open_store", lambda *arguments: SimpleNamespace(trajectory=lambda index: done[index]))
+    monkeypatch.setattr(windows.Frames, "from_store", classmethod(lambda cls, store: recorded))
+
+    def state(step: int) -> SimpleNamespace:
+        images, directions, outcomes = np.stack([shown, shown]), np.zeros(2, int), np.full(2, Outcome.CONTINUE)
+        if step == 2:
+            images[0, 3, 5] = (2, 5, 0)
+            images[0, 0, 0] = (2, 5, 0)  # never seen: it does not count
+            directions[1], outcomes[:] = 1, Outcome.SUCCESS
+        return SimpleNamespace(
+            images=images, directions=directions, sampled_outcomes=outcomes, step=lambda actions: state(step + 1)
+        )
+
+    model = SimpleNamespace(rollout_state=lambda histories: state(0))
+    # Branches begin at a random step: take a seed with which both begin at the first.
+    drawn = (drift.open_loop(model, Path("x"), 2, 2, seed)["steps"] for seed in range(40))
+    found = next(rows for rows in drawn if [row["n"] for row in rows] == [2, 2])
+    names = ("known_cell_accuracy", "known_frame_exact", "direction_accuracy", "outcome_accuracy")
+    assert [[row[name] for name in names] for row in found] == [[1, 1, 1, 1], [0.75, 0.5, 0.5, 0]]
+
+
+def test_imagined_and_real_meet_in_the_metrics_by_hand(checkpoint, tmp_path):
+    player, ledger = Player(checkpoint), Ledger(tmp_path, "fidelity")
+    plan = FidelityPlan([LEVEL], [AgentSpec("random", name) for name in "abc"], episodes=2, seed=7)
+    # Each agent has settings of its own, so that their episodes are told apart.
+    plan = replace(plan, agents=[replace(spec, settings={"x": spec.label}) for spec in plan.agents])
+    successes = {"a": ((1, 1), (1, 0)), "b": ((1, 0), (0, 1)), "c": ((0, 0), (0, 0))}  # real, imagined
+    found = {"length": 4, "decisions": 4, "seconds": 0.4, "slowest": 0.2, "forward_passes": 8, "error": None}
+    for pair in pairs(plan):
+        for condition, side in zip(pair, successes[pair[0].agent.label], strict=True):
+            for seed, success in zip((7, 8), side, strict=True):
+                values = {"success": bool(success), "episode_return": float(success), **found}
+                ledger.write(player.unit(condition, seed), values, 1.0)
+    metrics, rows = report(plan, player, ledger)
+    rates = [
+        (row["agent"], row["real_success_rate"], row["imagined_success_rate"])
+        for row in rows
+        if row["table"] == "fidelity"
+    ]
+    assert rates == [("a", 1, 0.5), ("b", 0.5, 0.5), ("c", 0, 0)]
+    assert metrics["fidelity_gap"]["value"] == pytest.approx(0.5 / 3)
+    assert metrics["fidelity_gap"]["ci95"] == pytest.approx([0, 0.5])  # three times c, or b, is 1 of 27 draws each
+    # Deviations from the means: 1/2, 0, -1/2 and 1/6, 1/6, -1/3.
+    assert metrics["fidelity_pearson"]["value"] == pytest.approx(0.25 / np.sqrt(1 / 2 * 1 / 6))
+
+
+def test_a_film_is_of_an_agent_with_its_settings(checkpoint):
+    agents = [[AgentSpec("policy", settings=settings)] for settings in ({}, {"temperature": 2.0})]
+    plans = [FidelityPlan([LEVEL], found, films="policy", episodes=1) for found in agents]
+    first, second = (list(comparison_films.film_units(plan, Player(checkpoint))) for plan in plans)
+    assert first != second
+    assert first == list(comparison_films.film_units(plans[0], Player(checkpoint)))
 
 
 def test_divergence_by_hand():

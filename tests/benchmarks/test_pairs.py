@@ -18,15 +18,20 @@ def test_unseen_pairs_are_kept_from_training_and_measured_beside_others(tmp_path
     for row in rows.values():
         assert (row["level"], row["seeds"]) == ("BabyAI-GoToObj-v0", 1)
         assert 0 <= row["known_cell_accuracy_low"] <= row["known_cell_accuracy"] <= 1
-    (data,) = (tmp_path / "out" / "data").glob("training-*/*")
-    named = {
-        split: {trajectory.mission for trajectory in map(store.trajectory, range(len(store)))}
-        for split in ("train", "validation", "test")
-        if (store := open_store([data], split))
-    }
+    (data,), (fresh,) = ((tmp_path / "out" / "data").glob(f"{kind}-*/*") for kind in ("training", "fresh"))
     pairs = {"go to the red box", "go to the blue ball", "go to a red box", "go to a blue ball"}
-    assert named["test"] <= pairs
-    assert not (named["train"] | named["validation"]) & pairs
+    for path in (data, fresh):
+        named = {
+            split: {trajectory.mission for trajectory in map(store.trajectory, range(len(store)))}
+            for split in ("train", "validation", "test")
+            if (store := open_store([path], split))
+        }
+        assert named["test"] <= pairs
+        assert not (named["train"] | named["validation"]) & pairs
+    # Both kinds are of fresh levels: those of the training's validation split chose the checkpoint.
+    for split in ("validation", "test"):
+        assert min(open_store([fresh], split).seeds) >= 1_000_000
+        assert max(open_store([data], split).seeds) < 150
     text = compare([tmp_path / "out" / "pairs"], tmp_path / "report.md") and (tmp_path / "report.md").read_text()
     assert "## Unseen pairs" in text
     assert f"| known cells | {rows['unseen pairs']['known_cell_accuracy']:.4f} (" in text

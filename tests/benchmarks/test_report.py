@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.reporting.goals import goals
 from wmtoolkit.benchmarks.reporting.reading import read_all
+from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.rollouts import rollout
 from wmtoolkit.benchmarks.suites import run_suite, write_report
 from wmtoolkit.cli.main import main
@@ -83,10 +84,18 @@ def test_markdown_and_csv_hold_the_same_numbers(folders: list[Path], tmp_path: P
     assert [line for line in found["text"].splitlines() if line.startswith("## ")] == [
         "## Goals", "## Prediction: evaluate", "## Rollouts",
     ]  # fmt: skip
+    results = json.loads((folders[0] / "results.json").read_text())
+    # What the page draws, in numbers.
+    reliability = [row for row in results["rows"] if row["table"] == "reliability"]
+    completion = [row for row in results["rows"] if row["table"] == "completion" and row["masking"] == "cell"]
+    for row in reliability:
+        said = f"| {row['bin']:.3f} | {row['accuracy']:.3f} of {row['confidence']:.3f}, {row['n']:,} |"
+        assert said in found["text"]
+    nats = " | ".join(number(row["nll"]) for row in completion)
+    assert f"| GoToRedBallGrey | cell, nats | {nats} |" in found["text"]
     compare(folders, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    results = json.loads((folders[0] / "results.json").read_text())
     for name, entry in results["metrics"].items():
         (line,) = [
             line
@@ -101,6 +110,8 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
     written = write_report(suites)
     page = Path(written["report"]).read_text(encoding="utf-8")
     _stands_alone(page)
+    assert "<li>speed: no room</li>" not in page
+    assert "<li>speed: no room</li>" in Path(write_report(suites, missing=["speed: no room"])["report"]).read_text()
     for heading in ("Success", "Robustness", "Fidelity", "Baselines"):
         assert f"<h2>{heading}</h2>" in page
     assert "3 of 9 units of work are missing" in page
@@ -111,9 +122,12 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
     assert f"100.0 % ({100 * bot['success_rate_low']:.1f} to 100.0)" in text
     assert (suites / "report.csv").is_file()
     # Any-order and autoregressive side by side; a dash where one cannot be asked.
-    lines = [line for line in text.splitlines() if line.startswith(("| query |", "| goal:", "| forward: nats"))]
+    lines = [line for line in text.splitlines() if line.startswith(("| query |", "| goal:", "| forward: "))]
     assert lines[0] == "| query | any-order | autoregressive |"
-    assert [line.endswith("| - |") for line in lines[1:]] == [False, True, True]
+    queries = ["known cells", "known frames", "nats", "of these, the heading", "of these, outcome", "heading", "nats"]
+    for line, query in zip(lines[1:8], queries, strict=True):
+        assert line.startswith(f"| forward: {query}")
+    assert [line.endswith("| - |") for line in lines[1:]] == [*6 * [False], True, True]
     with pytest.raises(UserError, match=r"\.html"):
         write_report(suites, suites / "report.pdf")
 
@@ -188,49 +202,129 @@ def test_results_of_one_name_are_told_apart(folders: list[Path], tmp_path: Path)
     assert [item.name for item in read_all(places)[0]] == ["a/x/run", "b/x/run", "b/y/run"]
 
 
-def test_goals_by_hand() -> None:
-    def entry(value: float) -> dict[str, object]:
-        return {"value": value, "ci95": None, "n": 9}
+def _entry(value: float | None) -> dict[str, object]:
+    return {"value": value, "ci95": None, "n": 9}
 
+
+def _goals(command: str, rows: list[dict], metrics: dict | None = None, **more: object) -> dict[str, tuple[str, ...]]:
+    """Goal, measured and verdict of each goal of a document, by what it is about."""
+    section = goals([{"command": command, "metrics": metrics or {}, "rows": rows, **more}])
+    return {} if section is None else {line[0]: tuple(line[1:]) for line in section.tables[0].lines}
+
+
+def _holes(*units: dict) -> dict[str, object]:
+    holes = [{"unit": unit, "missing": 3, "error": "not run yet"} for unit in units]
+    return {"planned": 10, "missing": 3 * len(units), "holes": holes}
+
+
+def test_goals_of_prediction_by_hand() -> None:
+    metrics = {"outcome_f1": _entry(0.98), "ece": _entry(0.03)}
+    found = _goals("evaluate", [], metrics)
+    assert found["outcome F1"] == ("at least 0.98", "0.98000", "reached")
+    assert found["calibration error of all cells"] == ("at most 0.02", "0.0300", "missed")
+    assert found["changed cells"][2].startswith("not measured: ")
+    found = _goals("bench prediction", [], metrics, units=_holes({"level": "a"}))
+    assert found["outcome F1"][2] == "open: 3 units of work are missing"
+    assert goals([{"command": "bench speed", "metrics": {}, "rows": []}]) is None
+
+
+def test_goals_of_success_by_hand() -> None:
     level = "BabyAI-GoToLocal-v0"
     played = [("bot", 1.0, 10.0, 1.0), ("best-first", 0.985, 12.0, 250.0)]
     names = ("agent", "success_rate", "mean_episode_length", "milliseconds_per_decision")
     rows = [{"table": "success", "level": level, "n": 9, **dict(zip(names, row, strict=True))} for row in played]
-    retention = {"table": "retention", "level": level, "agent": "policy", "retention_0.3": 0.9}
+    success, taken, length = (
+        f"{what} of best-first, GoToLocal{end}"
+        for what, end in (("success", ""), ("ms a decision", ""), ("mean length", ", in the bot's"))
+    )
+    found = _goals("bench success", rows)
+    assert found == {
+        success: ("at least 0.99", "0.985", "missed"),
+        taken: ("at most 200", "250", "missed"),
+        length: ("at most 1.3", "1.20", "reached"),
+    }
+    # Whose episodes are missing says what is open; films and others' episodes do not matter.
+    units = [{"level": level, "agent": "bot"}, {"level": level, "agent": "policy"}, {"film": "bot", "level": level}]
+    found = _goals("bench success", rows, units=_holes(*units))
+    assert [found[what][2] for what in (success, taken, length)] == [
+        "missed", "missed", "open: 3 units of work are missing",
+    ]  # fmt: skip
+    nothing = _goals("bench success", [rows[0], {"table": "success", "level": level, "agent": "best-first", "n": 0}])
+    assert nothing == {success: ("at least 0.99", "-", "not measured: no episode was played")}
+
+
+def test_goals_of_fidelity_by_hand() -> None:
+    (what,) = _goals("bench fidelity", [])
+    for metrics, said in (
+        ({"fidelity_pearson": _entry(0.96)}, ("0.960", "reached")),
+        ({"fidelity_pearson": _entry(0.94)}, ("0.940", "missed")),
+        ({"fidelity_pearson": _entry(None)}, ("-", "not measured: success is the same everywhere on one side")),
+        ({}, ("-", "not measured: fewer than three agents and levels are played to the end")),
+    ):
+        assert _goals("bench fidelity", [], metrics)[what][1:] == said
+    units = _holes({"level": "a", "agent": "policy"}, {"level": "a", "branches": 4})
+    found = _goals("bench fidelity", [], {"fidelity_pearson": _entry(0.96)}, units=units)
+    assert found[what][2] == "open: 3 units of work are missing"
+
+
+def test_goals_of_robustness_by_hand() -> None:
+    level = "BabyAI-GoToLocal-v0"
+    kept = [
+        {"table": "retention", "level": level, "belief": belief, "agent": agent, "retention_0.3": share}
+        for belief, agent, share in (
+            (False, "policy", 0.7), (True, "policy", 0.9), (False, "random", 1.0), (False, "bot", 1.0),
+            (False, "cloning", 0.95), (False, "mcts", 0.99), (False, "idle", None),
+        )
+    ]  # fmt: skip
     hidden = {"table": "gain", "level": level, "agent": "policy", "knob": "cell_dropout", "strength": 0.3}
     gains = [
         {**hidden, "over": over, "success_difference": gain}
         for over, gain in (("itself, as seen", 0.2), ("cloning", 0.0), ("bot", -0.5))
     ] + [{**hidden, "strength": 0.5, "over": "itself, as seen", "success_difference": 0.1}]
-    kept = [
-        {**retention, "belief": belief, "agent": agent, "retention_0.3": share}
-        for belief, agent, share in (
-            (False, "policy", 0.7), (True, "policy", 0.9), (False, "random", 1.0), (False, "bot", 1.0),
-            (False, "cloning", 0.95), (False, "mcts", 0.99),
-        )
-    ]  # fmt: skip
-    section = goals(
-        [
-            {"command": "evaluate", "metrics": {"outcome_f1": entry(0.98), "ece": entry(0.03)}, "rows": []},
-            {"command": "bench success", "metrics": {}, "rows": rows},
-            {
-                "command": "bench robustness",
-                "metrics": {},
-                "rows": [*kept, *gains],
-            },
-            {"command": "bench fidelity", "metrics": {"fidelity_pearson": entry(0.96)}, "rows": []},
-        ]
+    condition = {"table": "robustness", "level": level, "agent": "policy", "knob": "cell_dropout"}
+    rates = [
+        {**condition, "strength": strength, "belief": belief, "success_rate": rate}
+        for strength, belief, rate in ((0.0, False, 0.5), (0.3, False, 0.35), (0.3, True, 0.45))
+    ]
+    baselines = [{"agent": agent, "label": ""} for agent in ("random", "bot", "cloning", "idle")]
+    arguments = {"plan": {"baselines": baselines}}
+    found = _goals("bench robustness", [*kept, *gains, *rates], arguments=arguments)
+    # Above its own without, not above cloning's; who is blind keeps all, who never succeeds has nothing to keep, and
+    # an agent of the plan that is no baseline does not count. At 30 % alone, and nobody is measured by the bot.
+    value, unkept = (
+        "0.900: 0.450 of 0.500",
+        "not measured: idle never succeeds with a clear view, or episodes are missing",
     )
-    assert section is not None
-    assert [(line[2], line[3]) for line in section.tables[0].lines] == [
-        ("0.98000", "reached"), ("0.0300", "missed"),  # outcome F1 of at least 0.98, calibration error of at most 0.02
-        ("0.985", "missed"), ("250", "missed"), ("1.20", "reached"),  # success, milliseconds, length against the bot's
-        ("0.900", "reached"),  # with belief completion alone
-        ("0.900", "reached"), ("0.900", "missed"),  # above its own without, not above cloning's; who is blind keeps all
-        ("0.200", "reached"), ("0.000", "missed"),  # at 30 % alone, and nobody is measured by the bot
-        ("0.960", "reached"),
-    ]  # fmt: skip
-    assert goals([{"command": "bench speed", "metrics": {}, "rows": []}]) is None
+    assert found == {
+        "success that policy keeps at 30 % hidden cells with belief completion, GoToLocal": (
+            "at least 0.85", value, "reached"
+        ),
+        "the same, above its own without": ("above 0.700: 0.350 of 0.500", value, "reached"),
+        "the same, above that of cloning": ("above 0.950", value, "missed"),
+        "the same, above that of idle": ("above -", value, unkept),
+        "difference of policy's success there to itself, as seen": ("above 0", "0.200", "reached"),
+        "difference of policy's success there to cloning": ("above 0", "0.000", "missed"),
+    }  # fmt: skip
+
+
+def test_goals_of_baselines_by_hand() -> None:
+    ours = {"known_cell_accuracy": 0.9, "known_frame_exact": 0.8, "chain_nll": 1.5, "outcome_f1": 0.7}
+    ours |= {"action_accuracy": 0.8, "goal_accuracy": 0.6, "forward_nll": 1.4, "direction_accuracy": 0.1}
+    theirs = {"known_cell_accuracy": 0.9, "known_frame_exact": 0.85, "chain_nll": 2.0, "outcome_f1": 0.7}
+    theirs |= {"action_accuracy": 0.7, "belief_accuracy": 0.9, "direction_accuracy": 0.9}
+    rows = [{"table": "variants", "variant": "any-order", **ours}]
+    rows += [{"table": "variants", "variant": "autoregressive", **theirs}]
+    found = {what.partition(", ")[2]: line for what, line in _goals("bench baselines", rows).items()}
+    assert {query.partition(":")[0]: verdict.partition(":")[0] for query, (_, _, verdict) in found.items()} == {
+        "forward": "reached", "outcome": "missed", "policy": "reached", "inverse": "not measured",
+        "belief": "not measured", "goal": "not measured",
+    }  # fmt: skip
+    assert found["forward: known cells right"] == ("no worse than 0.900", "0.900", "reached")
+    assert found["forward: known frames exact"] == ("no worse than 0.850", "0.800", "missed")
+    assert found["forward: nats a step, token by token"] == ("no worse than 2.000", "1.500", "reached")
+    assert len([query for query in found if query.startswith("forward")]) == 3
+    found = _goals("bench baselines", rows, units=_holes({"baseline": "autoregressive"}, {"baseline": "cloning"}))
+    assert {verdict.partition(":")[0] for _, _, verdict in found.values()} == {"open", "not measured"}
 
 
 def test_rows_of_other_commits_are_told(suites: Path, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """Robustness: conditions, what is kept, what belief gains, and predictions from badly seen histories."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.evaluation.conftest import view, walk
 from wmtoolkit.benchmarks import blind_prediction
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.robustness import RobustnessPlan, condition, report, settings
 from wmtoolkit.benchmarks.suites import run_suite
 from wmtoolkit.evaluation.aggregates import retention
 
@@ -104,3 +107,56 @@ def test_blind_predictions_see_what_an_agent_would(world_model, tmp_path, monkey
     assert not hidden.any()
     assert believed.any()
     assert len({row["known_cell_accuracy_n"] for row in found}) == 1  # what counts does not depend on what is shown
+
+
+def test_a_curve_with_a_hole_has_no_area(checkpoint, tmp_path):
+    player, ledger, agent = Player(checkpoint), Ledger(tmp_path, "robustness"), AgentSpec("bot")
+    plan = RobustnessPlan(
+        [LEVEL], [agent], knobs={"cell_dropout": [0.0, 0.3, 0.7]}, belief=[False], episodes=2, predictions=0
+    )
+    found = {"length": 4, "decisions": 4, "seconds": 0.4, "slowest": 0.2, "forward_passes": 8, "error": None}
+    half = {}
+    for strength, successes in ((0.0, (1, 1)), (0.3, (1, 0)), (0.7, (0, 0))):
+        for seed, success in zip((1_000_000, 1_000_001), successes, strict=True):
+            unit = player.unit(condition(LEVEL, agent, "cell_dropout", strength, False), seed)
+            ledger.write(unit, {"success": bool(success), "episode_return": 0.5 * success, **found}, 1.0)
+        (half[strength],) = (row for row in report(plan, player, ledger)[1] if row["table"] == "retention")
+    assert half[0.0]["retention_0.3"] is None
+    assert half[0.3]["retention_0.3"] == half[0.3]["return_retention_0.3"] == 0.5
+    assert half[0.3]["robustness_auc"] is None
+    # 0.3 wide from 1 to 0.5 and 0.4 wide from 0.5 to 0, over a width of 0.7.
+    assert half[0.7]["robustness_auc"] == pytest.approx((0.3 * 0.75 + 0.4 * 0.25) / 0.7)
+    metrics, _ = report(plan, player, ledger)
+    assert metrics[f"retention_0.3/{LEVEL}/bot/as seen"]["value"] == 0.5
+
+
+def test_the_clear_view_is_planned_whatever_is_tried():
+    knobs = {"cell_dropout": [0.0, 0.3], "view_size": [3]}
+    dropout, view_size = ("cell_dropout", 0.3), ("view_size", 3)
+    clear = ("cell_dropout", 0.0, False)
+    for belief, rest in (
+        ([True], [(*dropout, True), (*view_size, True)]),
+        ([False, True], [(*dropout, False), (*dropout, True), (*view_size, False), (*view_size, True)]),
+    ):
+        assert list(settings(RobustnessPlan(knobs=knobs, belief=belief))) == [clear, *rest]
+
+
+def test_accuracies_of_blind_predictions_by_hand(monkeypatch):
+    """Two episodes of a step after which three cells are known; of one all are said right, of the other two."""
+    ball, empty, wall = (6, 0, 0), (1, 0, 0), (2, 5, 0)
+    first = view(c3r5=empty, c3r4=ball, c2r4=empty)
+    truth = view(c3r5=ball, c3r4=wall, c2r5=wall)
+    wrong = truth.copy()
+    wrong[3, 5] = wall
+    wrong[0, 0] = wall  # nothing is known of it
+    steps = [walk([2], [first, truth], [0, 0]) for _ in range(2)]
+    store = SimpleNamespace(trajectory=lambda index: steps[index])
+    frames = blind_prediction.windows.Frames
+    whole = frames.from_trajectories(steps)
+    monkeypatch.setattr(blind_prediction, "open_store", lambda *arguments: store)
+    monkeypatch.setattr(frames, "from_store", classmethod(lambda cls, given: whole))
+    model = SimpleNamespace(predict=lambda histories, actions: SimpleNamespace(images=np.stack([truth, wrong])))
+    row = blind_prediction.predict_blindly(model, Path("x"), {}, False, 2)
+    assert row["known_cell_accuracy"] == pytest.approx(5 / 6)
+    assert row["known_cell_accuracy_n"] == 6
+    assert row["known_frame_exact"] == 0.5

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from wmtoolkit.agents import SimulatorWorldModel, make_agent
-from wmtoolkit.benchmarks.rollouts import rollout, run_episodes, summarise
+from wmtoolkit.benchmarks.plans import AgentSpec
+from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.rollouts import rollout, run_episodes, saved_hash, summarise, summary_text
 from wmtoolkit.cli.main import main
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.intervals import wilson
@@ -93,6 +95,62 @@ def test_imagined_episodes_take_place_in_the_model(world_model, tmp_path):
         run_episodes("random", LEVEL, [0], imagined=True)
 
 
+class _Raises:
+    """Goes left, and raises in its third decision of seeds below 5."""
+
+    diagnostics = {"forward_passes": 1}  # noqa: RUF012
+
+    def __init__(self, error):
+        self.error = error
+
+    def reset(self, seed):
+        self.seed, self.count = seed, 0
+
+    def act(self, observation):
+        self.count += 1
+        if self.count == 3 and self.seed < 5:
+            raise self.error
+        return 0
+
+
+def test_episodes_in_which_the_agent_raised_have_no_length():
+    results = run_episodes(lambda env: _Raises(RuntimeError("lost")), LEVEL, [4, 5])
+    assert [(r.length, r.decisions, r.forward_passes, r.error) for r in results] == [
+        (2, 3, 2, "RuntimeError: lost"),
+        (64, 64, 64, None),
+    ]
+    metrics = summarise(results)
+    assert metrics["mean_episode_length"] == {"value": 64.0, "ci95": [64.0, 64.0], "n": 1}
+    assert metrics["mean_return"]["n"] == 2
+    none = summarise(results[:1])
+    assert none["mean_episode_length"] == {"value": None, "ci95": None, "n": 0}
+    said = summary_text("a", LEVEL, False, none, results[:1])
+    assert "no episode came to its end" in said
+    assert "first in that of seed 4: RuntimeError: lost" in said
+
+
+def test_a_callers_mistake_is_no_failure_of_the_agent(world_model):
+    with pytest.raises(UserError, match="no such horizon"):
+        run_episodes(lambda env: _Raises(UserError("no such horizon")), LEVEL, [4, 5])
+    later = run_episodes(lambda env: _Raises(UserError("lost")), LEVEL, [5, 4])
+    assert [r.error for r in later] == [None, "UserError: lost"]
+    for options, said in (({"mask_ratio": 0.3}, "--mask-ratio"), ({"imagined": True}, "--imagined")):
+        with pytest.raises(UserError, match=said):
+            run_episodes("perfect:beam", LEVEL, [0], world_model=world_model, **options)
+
+
+def test_a_saved_agent_is_known_by_what_is_in_its_file(tmp_path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "policy.json").write_text("{}")
+    first = saved_hash(f"sb3:{tmp_path}")
+    assert first == saved_hash(f"sb3:{tmp_path / 'policy'}")
+    (tmp_path / "policy" / "policy.json").write_text("{ }")
+    assert saved_hash(f"sb3:{tmp_path}") != first
+    assert saved_hash("sb3:nowhere") is None
+    condition = Condition(LEVEL, AgentSpec(f"sb3:{tmp_path}"))
+    assert Player().unit(condition, 0)["file"] == saved_hash(f"sb3:{tmp_path}")
+
+
 def test_masked_cells_reach_the_agent_as_unseen():
     shares = []
 
@@ -162,6 +220,7 @@ def test_the_command_prints_one_json_document(tmp_path):
         (["--agent", "bot", "--level", "BabyAI-GoToNowhere-v0"], "unknown level"),
         (["--agent", "bot", "--set", "speed"], "key=value"),
         (["--agent", "policy", "--checkpoint", "/nowhere"], "no checkpoint folder"),
+        (["--agent", "sb3:some.zip", "--set", "trust=False"], "trust is true or false"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, said):

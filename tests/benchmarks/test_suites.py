@@ -6,15 +6,19 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from wmtoolkit.benchmarks import trainings
+from wmtoolkit.benchmarks import success, suites, trainings
 from wmtoolkit.benchmarks.baselines import convolutional
+from wmtoolkit.benchmarks.fresh import check_fresh
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
 from wmtoolkit.benchmarks.play import Condition, Player
 from wmtoolkit.benchmarks.prediction import mean_over_levels
 from wmtoolkit.benchmarks.suites import SUITES, run_suite
+from wmtoolkit.cli.main import main
 from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.training.config import load_config
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -205,6 +209,9 @@ def test_levels_are_averaged_with_their_intervals():
         "levels": 2,
         "standard_error": pytest.approx(0.05),
     }  # half of 0.1, the root of the sum of squares
+    outside = {"value": 0.01, "ci95": [0.02, 0.04], "n": 1}  # there is no side below to count
+    assert mean_over_levels([outside])["ci95"] == pytest.approx([0.01, 0.04])
+    assert mean_over_levels([outside, outside])["ci95"] == pytest.approx([0.01, 0.01 + np.sqrt(2 * 0.03**2) / 2])
 
 
 TRAININGS = """
@@ -274,3 +281,104 @@ def test_means_over_seeds_show_their_range():
     ]
     assert trainings.mean_over_seeds(runs) == {"x": 1.5, "x_low": 1.0, "x_high": 2.0}
     assert trainings.mean_over_seeds(runs[:1]) == {"x": 1.0, "x_low": 0.5, "x_high": 1.5}
+    runs[1] |= {"y": 3.0, "y_low": 2.0, "y_high": 4.0}  # the second run alone
+    assert trainings.mean_over_seeds(runs) == {
+        "x": 1.5, "x_low": 1.0, "x_high": 2.0, "y": 3.0, "y_low": 2.0, "y_high": 4.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suite", ["ablation", "efficiency", "baselines", "pairs"])
+def test_nothing_is_measured_on_the_seeds_it_was_trained_on(tmp_path, suite):
+    variants = "config: tiny" if suite in ("baselines", "pairs") else "variants: [{config: tiny}]"
+    plan = _plan(tmp_path, f"{variants}\nset: [data.episodes=10, data.seed=4000]\n")
+    with pytest.raises(UserError, match=r"level seeds 4000 to 4009 of .* are what 'tiny' is trained on"):
+        run_suite(suite, tmp_path / "out", plan=plan, changes={"seed": 4009})
+
+
+def test_seeds_that_touch_are_no_overlap():
+    config = load_config("tiny", ["data.episodes=10", "data.seed=4000"])
+    (level,) = config.data.levels
+    for seed, count in ((3990, 10), (4010, 10)):
+        check_fresh(seed, count, [level], [config])
+    check_fresh(4000, 10, [LEVEL], [config])  # another level
+    for seed, count in ((3990, 11), (4009, 1), (0, 9000)):
+        with pytest.raises(UserError, match=f"seed {seed}: "):
+            check_fresh(seed, count, [LEVEL, level], [config])
+
+
+def test_nobody_plays_the_seeds_it_was_fitted_on(tmp_path, checkpoint):
+    text = "agents: [{agent: cloning, settings: {config: tiny, set: [data.episodes=10, data.seed=4000]}}]\n"
+    plan = _plan(tmp_path, f"levels: [BabyAI-GoToRedBallGrey-v0]\nepisodes: 2\nseed: 3999\n{text}")
+    for suite in ("success", "robustness", "fidelity"):
+        with pytest.raises(UserError, match="is trained on"):
+            run_suite(suite, tmp_path / "out", plan=plan, checkpoint=checkpoint)
+
+
+def _played(success: bool, returned: float) -> dict:
+    """An episode's entry in a ledger."""
+    return {
+        "success": success, "episode_return": returned, "length": 4, "decisions": 4, "seconds": 0.4, "slowest": 0.2,
+        "forward_passes": 8, "error": None,
+    }  # fmt: skip
+
+
+def test_the_middle_of_returns_over_levels_by_hand(tmp_path, checkpoint):
+    player, ledger = Player(checkpoint), Ledger(tmp_path, "success")
+    plan = success.SuccessPlan(levels=["a", "b", "c", "d"], agents=[AgentSpec("random")], episodes=2, seed=5)
+    returns = {"a": (0.0, 0.0), "b": (0.0, 0.5), "c": (0.4, 0.6), "d": (0.9, 1.0)}
+    for condition in success.conditions(plan):
+        for seed, returned in zip((5, 6), returns[condition.level], strict=True):
+            ledger.write(player.unit(condition, seed), _played(returned > 0, returned), 1.0)
+    row = next(row for row in success.report(plan, player, ledger)[1] if row["table"] == "agents")
+    assert row["return_iqm"] == pytest.approx((0.25 + 0.5) / 2)  # of 0, 0.25, 0.5 and 0.95 the middle two
+    assert row["success_iqm"] == pytest.approx((0.5 + 1) / 2)
+    assert row["success_rate"] == pytest.approx(5 / 8)
+
+
+def test_what_is_asked_of_all_suites_reaches_those_it_means(tmp_path, checkpoint, monkeypatch):
+    asked, pages = {}, []
+
+    def run(suite, out, **options):
+        asked[suite] = options["changes"]
+        if suite == "fidelity":
+            raise RuntimeError("no room")
+        return {"units": {"missing": 0}}
+
+    def report(folder, missing):
+        pages.append(list(missing))
+        return {"text": ""}
+
+    monkeypatch.setattr(suites, "run_suite", run)
+    monkeypatch.setattr(suites, "write_report", report)
+    monkeypatch.setattr(suites, "speed", lambda **options: 1 / 0)
+    changes = {"episodes": 20, "levels": [LEVEL], "seed": 7}
+    suites.run_all(tmp_path, checkpoint=checkpoint, changes=changes)
+    # The episodes that are recorded to be predicted are not those that agents play.
+    assert asked["prediction"] == {"levels": [LEVEL], "seed": 7}
+    assert asked["success"] == asked["robustness"] == changes
+    # What left nothing behind is named in the page, and so is what was not asked for.
+    assert pages == [
+        ["fidelity: RuntimeError: no room", "speed: ZeroDivisionError: division by zero"]
+        + [f"{suite}: not run; give --trainings" for suite in ("efficiency", "ablation", "baselines", "pairs")]
+    ]
+
+
+def test_a_quick_speed_does_not_stand_for_a_full_one(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(suites, "run_suite", lambda *arguments, **options: {"units": {"missing": 0}})
+    measured = []
+
+    def speed(quick, out):
+        measured.append(quick)
+        document = results_document("bench speed", {"quick": quick}, {})
+        write_json(out / "results.json", document)
+
+    monkeypatch.setattr(suites, "speed", speed)
+    for quick in (True, True, False, False, True):
+        suites.run_all(tmp_path, quick=quick, checkpoint=checkpoint)
+    assert measured == [True, False]
+
+
+def test_pairs_has_no_episodes_to_play():
+    done = CliRunner().invoke(main, ["bench", "pairs", "--episodes", "3"])
+    assert done.exit_code == 2
+    assert "No such option" in done.stderr

@@ -9,6 +9,7 @@ from wmtoolkit.evaluation.aggregates import (
     correlation,
     iqm,
     level_iqm,
+    mean_gap,
     paired_difference,
     probability_of_improvement,
     rank_agreement,
@@ -20,6 +21,10 @@ from wmtoolkit.evaluation.aggregates import (
 def test_the_interquartile_mean_drops_a_quarter_at_either_end() -> None:
     assert iqm(np.array([0, 1, 2, 3, 4, 5, 6, 100])) == pytest.approx((2 + 3 + 4 + 5) / 4)
     assert iqm(np.array([0.5])) == 0.5
+    assert iqm(np.array([1, 0])) == 0.5
+    assert iqm(np.array([100, 0, 1, 2])) == pytest.approx(1.5)
+    # Of ten, two and a half at either end: the third and the eighth count by half.
+    assert iqm(np.arange(10) ** 2) == pytest.approx((4 / 2 + 9 + 16 + 25 + 36 + 49 / 2) / 5)
     found = level_iqm([np.array([0, 0]), np.array([1, 0]), np.array([1, 1]), np.array([0, 1])])
     assert found["value"] == pytest.approx(0.5)  # of 0, 0.5, 1, 0.5 the middle two
     assert found["n"] == 8
@@ -43,9 +48,12 @@ def test_paired_seeds_narrow_the_difference() -> None:
     rng = np.random.default_rng(0)
     theirs = rng.normal(0, 10, 200)
     ours = theirs + 1 + rng.normal(0, 0.1, 200)
-    found = paired_difference(ours, theirs)
+    found = paired_difference([ours], [theirs])
     assert found["value"] == pytest.approx(1, abs=0.05)
     assert found["ci95"][1] - found["ci95"][0] < 0.1
+    # Episodes are drawn within levels: one where all gain and one where none does leave nothing to chance.
+    levels = paired_difference([np.ones(3), np.ones(3)], [np.zeros(3), np.ones(3)])
+    assert (levels["value"], levels["ci95"], levels["n"]) == (0.5, [0.5, 0.5], 6)
 
 
 def test_the_normalised_area_by_hand() -> None:
@@ -77,6 +85,20 @@ def test_correlations_by_hand() -> None:
     assert correlation(x, y)["value"] == pytest.approx((dx * dy).sum() / np.sqrt((dx**2).sum() * (dy**2).sum()))
     assert correlation(x, [-value for value in y])["value"] < -0.9
     assert correlation(x, [1, 1, 1, 1])["value"] is None
+    assert correlation(x, y, "spearman")["ci95"] == pytest.approx([1, 1])
+
+
+def test_points_of_a_level_are_drawn_together() -> None:
+    # One level rises, the other falls; of two draws both may be the one, or the other.
+    x, y, levels = [1, 2, 3, 1, 2, 3], [1, 2, 3, 3, 2, 1], ["a"] * 3 + ["b"] * 3
+    for kind in ("pearson", "spearman"):
+        found = correlation(x, y, kind, levels)
+        assert found == {"value": pytest.approx(0), "ci95": pytest.approx([-1, 1]), "n": 6}
+    gap = mean_gap([0.2, 0.7, 0.5, 0.9], [0.4, 0.5, 0.9, 0.5], ["a", "a", "b", "b"])
+    assert gap == {"value": pytest.approx(0.3), "ci95": pytest.approx([0.2, 0.4]), "n": 4}
+    # Of a single level the points are drawn: four gaps of 0 and 1 may all be 0, but hardly ever are in 1 of 40.
+    alone = mean_gap([0, 0, 0, 0], [0, 1, 0, 1], ["a"] * 4)
+    assert alone == {"value": 0.5, "ci95": [0, 1], "n": 4}
 
 
 def test_the_ranking_of_agents_by_hand() -> None:

@@ -208,6 +208,23 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert Calibration.of(np.ones(3), np.ones(3), np.arange(3)).entry()["value"] == 0
 
 
+def test_the_interval_of_the_calibration_error_holds_it() -> None:
+    # Two episodes of a step said with 0.75, one right: the gap is 0.25. Drawn anew it is 0.25 three times of four, and
+    # 0.75 where the wrong one comes twice; mirrored at 0.25 that is below 0.
+    found = Calibration.of(np.array([0.75, 0.75]), np.array([True, False]), np.arange(2)).entry()
+    assert (found["value"], found["ci95"]) == (pytest.approx(0.25), pytest.approx([0, 0.75]))
+    # Five right and fifteen wrong, alike in both episodes: no draw differs.
+    alike = Calibration.of(np.full(40, 0.75), np.arange(40) % 4 == 0, np.arange(40) // 20).entry()
+    assert alike["ci95"] == pytest.approx([0.5, 0.5])
+    rng, calibrated = np.random.default_rng(0), 0
+    for _ in range(60):
+        confidence = rng.uniform(0.3, 1, 600)
+        found = Calibration.of(confidence, rng.random(600) < confidence, np.arange(600) // 20).entry()
+        assert 0 <= found["ci95"][0] <= found["value"] <= found["ci95"][1]
+        calibrated += found["ci95"][0] == 0
+    assert calibrated > 15  # percentiles alone never reach down to 0
+
+
 def test_calibration_of_revealed_cells_and_of_the_outcome_is_told_apart() -> None:
     steps = _steps(walk(*FORWARD_STEP), walk(*FORWARD_STEP))
     wrong, confidence = steps.cells.copy(), np.full((2, 49), 0.9)

@@ -172,6 +172,27 @@ def test_states_that_were_encoded_stay_so_in_company(
     np.testing.assert_allclose(joint.select(rows).policy(), policies[rows], atol=1e-5)
 
 
+def test_states_that_were_not_encoded_are_in_one_pass_beside_those_that_were(
+    world_model: AnyOrderWorldModel, episodes: list[Trajectory]
+) -> None:
+    histories = [[episode.prefix(count) for episode in episodes[:3]] for count in (1, 9, 20, 4, 12)]
+    parts, alone = ([world_model.rollout_state(some) for some in histories] for _ in range(2))
+    for state in (parts[1], parts[3], *alone):
+        state._encode_context()
+    before = world_model.forward_passes
+    joint, expected = RolloutState.cat(parts), RolloutState.cat(alone)
+    assert world_model.forward_passes - before == 1
+    actions = np.arange(len(joint)) % 7
+    stepped, other = joint.step(actions), expected.step(actions)
+    assert world_model.forward_passes - before == 3
+    np.testing.assert_array_equal(stepped.images, other.images)
+    np.testing.assert_allclose(stepped.log_prob, other.log_prob, rtol=1e-4)
+    np.testing.assert_allclose(joint.policy(), expected.policy(), atol=1e-5)
+    again = parts[4].step(actions[-3:])  # what was encoded is kept by each state
+    assert world_model.forward_passes - before == 6
+    np.testing.assert_array_equal(again.images, other.images[-3:])
+
+
 def test_who_acts_is_known_to_the_policy_alone(world_model: AnyOrderWorldModel, episodes: list[Trajectory]) -> None:
     histories = _histories(episodes)[:3]
     frames = windows.Frames.from_trajectories(histories)

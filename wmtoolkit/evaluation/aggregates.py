@@ -1,7 +1,8 @@
 """Scores of many episodes, levels and agents in few numbers, each with a 95 % bootstrap interval.
 
 Interquartile mean, probability of improvement and the stratified bootstrap follow Agarwal et al. 2021
-(arXiv:2108.13264): episodes are drawn anew within each level, levels stay.
+(arXiv:2108.13264): episodes are drawn anew within each level, levels stay. Points of several levels (correlations, mean
+gap) are drawn level by level.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, rankdata, spearmanr, trim_mean
+from scipy.stats import pearsonr, rankdata, spearmanr
 
 DRAWS = 1000
 
 
 def iqm(scores: np.ndarray) -> float:
-    """Mean of the middle half of some scores (n,); a quarter is cut off at either end."""
-    return float(trim_mean(np.asarray(scores, dtype=np.float64), 0.25))
+    """Mean of the middle half of some scores (n,); one that lies across its edge counts for the part inside."""
+    edges = np.clip(np.linspace(0, 1, len(scores) + 1), 0.25, 0.75)
+    return float(2 * np.diff(edges) @ np.sort(np.asarray(scores, dtype=np.float64)))
 
 
 def level_iqm(levels: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
@@ -40,9 +42,10 @@ def probability_of_improvement(
     return {"value": float(np.mean(values)), "ci95": interval, "n": sum(len(part) for part in (*ours, *theirs))}
 
 
-def paired_difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Mean difference of two agents' scores (n,) on the same level seeds."""
-    return _entry([np.asarray(ours, float) - np.asarray(theirs, float)], lambda drawn: float(drawn[0].mean()), seed)
+def paired_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any]:
+    """Mean difference of two agents' scores (n_i,) on the same level seeds, of each level, over all episodes."""
+    levels = [np.asarray(mine, float) - np.asarray(other, float) for mine, other in zip(ours, theirs, strict=True)]
+    return _entry(levels, lambda drawn: float(np.concatenate(drawn).mean()), seed)
 
 
 def area_under_curve(strengths: Sequence[float], scores: Sequence[float]) -> float:
@@ -86,18 +89,49 @@ def rank_agreement(levels: Sequence[np.ndarray], seed: int = 0) -> dict[str, Any
     return {**_entry([np.moveaxis(part, -1, 0) for part in levels], coefficient, seed), "n": len(levels[0])}
 
 
-def correlation(x: Sequence[float], y: Sequence[float], kind: str = "pearson", seed: int = 0) -> dict[str, Any]:
-    """Pearson's or Spearman's coefficient of points; None where one side does not vary."""
-    measure = {"pearson": pearsonr, "spearman": spearmanr}[kind]
-    points = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1)
+def correlation(
+    x: Sequence[float], y: Sequence[float], kind: str = "pearson", groups: Sequence[str] = (), seed: int = 0
+) -> dict[str, Any]:
+    """Pearson's or Spearman's coefficient of points; None where one side does not vary.
 
-    def coefficient(drawn: Sequence[np.ndarray]) -> float:
-        first, second = drawn[0].T
+    Args:
+        groups: of each point; see ``_over_points``.
+    """
+    measure = {"pearson": pearsonr, "spearman": spearmanr}[kind]
+
+    def coefficient(points: np.ndarray) -> float:
+        first, second = points.T
         if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
             return float("nan")
         return float(measure(first, second).statistic)
 
-    return _entry([points], coefficient, seed)
+    return _over_points(x, y, coefficient, groups, seed)
+
+
+def mean_gap(x: Sequence[float], y: Sequence[float], groups: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
+    """Mean absolute difference of the two sides of points; groups: see ``_over_points``."""
+    return _over_points(x, y, lambda points: float(np.abs(points[:, 0] - points[:, 1]).mean()), groups, seed)
+
+
+def _over_points(
+    x: Sequence[float],
+    y: Sequence[float],
+    statistic: Callable[[np.ndarray], float],
+    groups: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """``_entry`` of points (n, 2): those of one group stand or fall together, so where there are several groups whole
+    ones are drawn anew."""
+    points = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        member = np.arange(len(points))
+    parts = [points[member == number] for number in np.unique(member)]
+
+    def of_parts(drawn: Sequence[np.ndarray]) -> float:
+        return statistic(np.concatenate([parts[int(number)] for number in drawn[0]]))
+
+    return {**_entry([np.arange(len(parts))], of_parts, seed), "n": len(points)}
 
 
 def _entry(

@@ -93,11 +93,11 @@ def chain(
 
 
 def forward_chain(model: AnyOrderWorldModel, frames: windows.Frames, target: np.ndarray, tokens: int = 1) -> np.ndarray:
-    """-log p (N,) of outcome, heading and 49 cells of frames ``target`` (N,) given past and action: ``chain_nll``.
+    """-log p of frames ``target`` (N,) given past and action, (N, 52) nats by token: ``chain_nll`` is their sum.
 
     ``tokens``: see ``chain``.
     """
-    return chain(model, frames, target, first=OUTCOME, tokens=tokens, as_bot=True).sum(-1)
+    return chain(model, frames, target, first=OUTCOME, tokens=tokens, as_bot=True)
 
 
 def bound_tallies(

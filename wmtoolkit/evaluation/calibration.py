@@ -40,13 +40,19 @@ class Calibration:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__annotations__))
 
     def entry(self) -> dict[str, Any]:
-        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599): value, bootstrap interval, n."""
+        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599): value, bootstrap interval, n.
+
+        Noise can only add to it, to the value as to each draw of the bootstrap, so percentiles alone may lie above the
+        value, and nearly always above the error of a calibrated model. The lower end is therefore the percentile
+        mirrored at the value (basic bootstrap), at least 0, and the interval always holds the value.
+        """
         gap, episodes = self.confidence - self.right, len(self.count)
         drawn = np.random.default_rng(0).multinomial(episodes, np.full(episodes, 1 / episodes), _DRAWS)
         errors = np.abs(drawn @ gap).sum(-1) / np.maximum(drawn @ self.count.sum(-1), 1)
         total = int(self.count.sum())
         value = float(np.abs(gap.sum(0)).sum() / max(total, 1))
-        return {"value": value, "ci95": [float(end) for end in np.quantile(errors, [0.025, 0.975])], "n": total}
+        high = max(value, float(np.quantile(errors, 0.975)))
+        return {"value": value, "ci95": [max(0.0, 2 * value - high), high], "n": total}
 
     def rows(self) -> list[dict[str, float]]:
         """The reliability diagram: of each bin that is not empty, its start, mean confidence, accuracy and count."""

@@ -11,7 +11,7 @@ import torch
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.batching import expected_frames, placed_frames, reckoned_poses
-from wmtoolkit.world.decoding import block_log_probs, choose
+from wmtoolkit.world.decoding import block_log_probs, choose, first_share
 from wmtoolkit.world.expectation import note_blocks
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
@@ -169,12 +169,14 @@ def fill_window(
             _note_marginals(lanes, starts, masked[:, 1:], scored)
         new = np.concatenate([mission[:, None], ids], axis=1)
         new_log_probs = np.zeros(new.shape, np.float32)
-        drawn, drawn_log_probs = choose(network, _by_lane(scored, len(lanes)), temperature, generators)
+        drawn, drawn_log_probs, surest = choose(network, _by_lane(scored, len(lanes)), temperature, generators)
         new[:, 1:] = drawn.reshape(ids.shape)
         new_log_probs[:, 1:] = drawn_log_probs.reshape(ids.shape)
         _fill_mission(network, hidden, new, new_log_probs, words.length)
+        sure = new_log_probs.copy()
+        sure[:, 1:] = surest.reshape(ids.shape)
         left = masked.reshape(len(lanes), -1)
-        commit = first_share(left, new_log_probs.reshape(len(lanes), -1), steps - round_).reshape(masked.shape)
+        commit = first_share(left, sure.reshape(len(lanes), -1), steps - round_).reshape(masked.shape)
         mission = np.where(commit[:, 0], new[:, 0], mission)
         ids = np.where(commit[:, 1:], new[:, 1:], ids)
         log_probs[commit] = new_log_probs[commit]
@@ -194,13 +196,6 @@ def fill_window(
 def begun(network: WorldNetwork, lanes: list[Lane]) -> np.ndarray:
     """(B,) headings that the network's coordinates begin with, see ``Tokens.turned``."""
     return np.array([lane.heading[0] for lane in lanes]) * network.world.start_heading
-
-
-def first_share(left: np.ndarray, log_probs: np.ndarray, rounds: int) -> np.ndarray:
-    """(B, n) bool, the most confident of what is left (B, n), so many that as much is left for each other round."""
-    quota = np.ceil(left.sum(axis=1) / rounds).astype(int)
-    rank = np.where(left, -log_probs, np.inf).argsort(axis=1).argsort(axis=1)
-    return left & (rank < quota[:, None])
 
 
 def _by_lane(scored: list[tuple[int, torch.Tensor]], lanes: int) -> list[tuple[int, torch.Tensor]]:

@@ -96,11 +96,8 @@ def fill(
         scored = block_log_probs(network, hidden(ids), ids)
         if outcomes is None:
             outcomes = scored[OUTCOME][1][:, 0].exp().numpy(force=True)
-        tokens, chosen = choose(network, scored, temperature, generator)
-        # The most confident of what is left, so many that the last round finds its share.
-        quota = np.ceil(masked.sum(axis=1) / (steps - round_)).astype(int)
-        rank = np.where(masked, -chosen, np.inf).argsort(axis=1).argsort(axis=1)
-        commit = masked & (rank < quota[:, None])
+        tokens, chosen, surest = choose(network, scored, temperature, generator)
+        commit = first_share(masked, surest, steps - round_)
         ids[commit], log_probs[commit] = tokens[commit], chosen[commit]
     assert outcomes is not None
     return Filled(ids, log_probs, outcomes)
@@ -111,9 +108,14 @@ def choose(
     scored: list[tuple[int, torch.Tensor]],
     temperature: float,
     generator: torch.Generator | Sequence[torch.Generator] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and their log-probabilities, most likely or drawn, each of the shape of the slots: (B, ..., 52)."""
-    tokens, chosen = [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, most likely or drawn, their log-probabilities, and those of the likeliest tokens there, each of the shape
+    of the slots: (B, ..., 52).
+
+    The last say how sure the model is of a slot whatever was drawn, and so which are decided on first: were it the
+    drawn tokens' own, an unlikely one would be put off and drawn again until it is a likely one.
+    """
+    tokens, chosen, surest = [], [], []
     for first, log_probs in scored:
         if temperature > 0:
             # Gumbel-max: argmax of log p / T + Gumbel noise is a draw from p^(1/T).
@@ -121,8 +123,20 @@ def choose(
         else:
             best = log_probs.argmax(-1)
         chosen.append(log_probs.gather(-1, best[..., None])[..., 0])
+        surest.append(log_probs.amax(-1))
         tokens.append(network.completions.to(best.device)[best] if first < 0 else best + first)
-    return torch.cat(tokens, dim=-1).numpy(force=True), torch.cat(chosen, dim=-1).numpy(force=True)
+
+    def joined(parts: list[torch.Tensor]) -> np.ndarray:
+        return torch.cat(parts, dim=-1).numpy(force=True)
+
+    return joined(tokens), joined(chosen), joined(surest)
+
+
+def first_share(left: np.ndarray, surest: np.ndarray, rounds: int) -> np.ndarray:
+    """(B, n) bool, the surest of what is left (B, n), so many that as much is left for each other round."""
+    quota = np.ceil(left.sum(axis=1) / rounds).astype(int)
+    rank = np.where(left, -surest, np.inf).argsort(axis=1).argsort(axis=1)
+    return left & (rank < quota[:, None])
 
 
 def _gumbel(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> torch.Tensor:

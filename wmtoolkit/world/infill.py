@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ import torch
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import geometry
 from wmtoolkit.world.batching import placed_frames, reckoned_poses
-from wmtoolkit.world.completion import Lane, begun, fill_window, first_share, seen_before
-from wmtoolkit.world.decoding import choose
+from wmtoolkit.world.completion import Lane, begun, fill_window, seen_before
+from wmtoolkit.world.decoding import choose, first_share
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.rollout import Generators
 from wmtoolkit.world.tokenizer import ACTION, BLOCK, FIRST_CELL, Visibility, WorldTokenizer
@@ -117,8 +118,8 @@ def _action_plans(
         allowed = torch.as_tensor(tokens.valid, device=network.device)[:, None, None, :]
         hidden = network(tokens.tensors(network.device), allowed.expand(-1, 1, tokens.length, -1))
         scored = [(kind.start, network.logits(hidden[:, asked], kind).log_softmax(-1))]
-        found, found_log_probs = choose(network, scored, temperature, generator)
-        commit = first_share(left, found_log_probs, steps - round_)
+        found, found_log_probs, surest = choose(network, scored, temperature, generator)
+        commit = first_share(left, surest, steps - round_)
         ids[..., ACTION] = np.where(commit, found, ids[..., ACTION])
         log_probs = np.where(commit, found_log_probs, log_probs)
     actions = ids[..., ACTION] - _TOKENIZER.actions.start
@@ -137,7 +138,8 @@ def _goal_lane(history: Trajectory, horizon: int) -> Lane:
         return np.concatenate([array, np.zeros((horizon, *array.shape[1:]), array.dtype)])
 
     arrays = ("images", "directions", "actions", "rewards", "terminations", "truncations")
-    wish = replace(history, behaviour="bot", **{name: longer(getattr(history, name)) for name in arrays})
+    arrays_to_come: dict[str, Any] = {name: longer(getattr(history, name)) for name in arrays}
+    wish = replace(history, behaviour="bot", **arrays_to_come)
     wish.rewards[-1], wish.terminations[-1] = 1, True
     visible = Visibility.full(total)
     for mask in (visible.images, visible.directions, visible.outcomes):

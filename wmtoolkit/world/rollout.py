@@ -275,7 +275,8 @@ class RolloutState:
 
     @staticmethod
     def cat(states: Sequence[RolloutState]) -> RolloutState:
-        """The lanes of several states of one model in one state, in order. If any is encoded, all are."""
+        """The lanes of several states of one model in one state, in order. If any is encoded, all are, those that
+        were not yet in one pass."""
         if len({state._memory for state in states}) > 1:
             raise ValueError("states that are shown differently much of the past cannot be lanes of one state")
         joint = object.__new__(RolloutState)
@@ -291,6 +292,7 @@ class RolloutState:
             )
         joint._cache = joint._cached = None
         if any(state._cache is not None for state in states):
+            RolloutState._encode_together([state for state in states if state._cache is None])
             caches = [state._encode_context() for state in states]
             longest = max(cached.shape[1] for _, cached in caches)
             joint._cache = BlockCache.cat([cache for cache, _ in caches])
@@ -298,6 +300,19 @@ class RolloutState:
                 [np.pad(cached, ((0, 0), (0, longest - cached.shape[1]))) for _, cached in caches]
             )
         return joint
+
+    @staticmethod
+    def _encode_together(states: Sequence[RolloutState]) -> None:
+        """Encode states, none of which is encoded yet, in one pass."""
+        if len(states) < 2:
+            return  # one alone takes a single pass anyway
+        joint = RolloutState.cat(states)
+        joint._encode_context()
+        first = 0
+        for state in states:
+            own = joint.select(np.arange(first, first + len(state)))
+            state._cache, state._cached = own._cache, own._cached
+            first += len(state)
 
     def replace(self, rows: np.ndarray | Sequence[int], other: RolloutState) -> RolloutState:
         """A state in which lane ``rows[i]`` is lane i of ``other``, and the rest stays."""
