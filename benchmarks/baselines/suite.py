@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from torch import nn
 
-from wmtoolkit.agents import Agent
+from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.benchmarks.baselines import acting, fitting, measure
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_cloning
 from wmtoolkit.benchmarks.baselines.measure import Predictor
@@ -30,7 +31,17 @@ from wmtoolkit.training.config import Config, load_config
 UNTRAINED = tuple(BASELINES)
 _COUNTED = 20_000
 """Training steps that the empirical prior counts."""
-NAMES = ("any-order", *UNTRAINED, "empirical prior", "autoregressive", "fixed ratio", "convolutional", "cloning")
+MODEL_FREE = "model-free PPO"
+NAMES = (
+    "any-order",
+    *UNTRAINED,
+    "empirical prior",
+    "autoregressive",
+    "fixed ratio",
+    "convolutional",
+    "cloning",
+    MODEL_FREE,
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,9 @@ def run(plan: BaselinesPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
 @dataclass(frozen=True)
 class _Rival:
-    """A predictor with the network behind it, if it has one, and who acts by it, if anyone can."""
+    """A predictor, if there is one, with the network behind it, if it has one, and who acts by it, if anyone can."""
 
-    predictor: Predictor
+    predictor: Predictor | None
     network: nn.Module | None = None
     agent: Callable[[Condition, gymnasium.Env], Agent] | None = None
 
@@ -111,7 +122,9 @@ def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Con
     values: dict[str, Any] = {
         "training_seconds": time.perf_counter() - started,
         "parameters": 0 if rival.network is None else trained_parameters(rival.network),
-        "metrics": measure.measure(rival.predictor, held_out_frames(fresh), plan.samples),
+        "metrics": {}
+        if rival.predictor is None
+        else measure.measure(rival.predictor, held_out_frames(fresh), plan.samples),
     }
     if plan.episodes and rival.agent is not None:
         played = []
@@ -133,6 +146,8 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
         return _Rival(measure.any_order(player.model), player.model.network, player.agent)
     if name in UNTRAINED:
         return _Rival(measure.untrained(name))
+    if name == MODEL_FREE:
+        return _model_free(unit, config, data, ledger)
     frames = fitting.training_frames(data)
     if name == "empirical prior":
         return _Rival(measure.frequencies(frames, _COUNTED, np.random.default_rng(seed)))
@@ -146,6 +161,24 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
     cloned = fitting.fit_cloning(config, frames)
     save_cloning(cloned, acting.place(name, config, ledger.folder.parent))
     return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned))
+
+
+def _model_free(unit: dict[str, Any], config: Config, data: list[str], ledger: Ledger) -> _Rival:
+    """PPO in each real level for as many steps as the others' data hold of it; it predicts nothing, it only acts."""
+    from wmtoolkit.agents.policy_plan import PolicyTraining
+    from wmtoolkit.agents.sb3_files import load_policy
+    from wmtoolkit.agents.sb3_training import train_policy
+
+    runs: dict[str, Path] = {}
+    for level, path in zip(config.data.levels, data, strict=True):
+        steps = int((fitting.training_frames([path]).lengths - 1).sum())
+        runs[level] = ledger.folder / "runs" / slug(f"ppo-{level}-{unit['training_seed']}-{unit['config'][:8]}")
+        training = PolicyTraining(
+            level=level, mode="real", steps=steps, every=steps, episodes=1, seed=unit["training_seed"]
+        )
+        train_policy(training, runs[level], resume=True)
+    network, _ = load_policy(runs[config.data.levels[0]])
+    return _Rival(None, network, lambda condition, env: make_agent(f"sb3:{runs[condition.level]}", env=env))
 
 
 def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:

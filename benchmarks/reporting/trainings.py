@@ -61,7 +61,8 @@ _TEXTS = {
         "Rivals of the any-order model on the same data and budget, asked the same: a transformer of the same size "
         "from left to right (inverse dynamics by Bayes' rule in seven passes, hidden cells filled in their turn), a "
         "masked model whose ratio never changes, a convolutional one-step predictor and behaviour cloning that see "
-        "one view, and predictors that learn nothing, or only count (the empirical prior). A dash: it cannot be asked. "
+        "one view, predictors that learn nothing, or only count (the empirical prior), and model-free PPO in the real "
+        "levels, for as many steps as the data hold. A dash: it cannot be asked. "
         "Forward NLL: nats of outcome, heading and 49 cells of a step given past and action, on the same steps; by the "
         "chain each token knows those before it, all at once none knows another.",
     ),

@@ -1,5 +1,6 @@
 """Baselines: what they must not see, what they compute, and that all are measured alike."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -337,7 +338,7 @@ def test_the_suite_trains_measures_and_lets_play(tmp_path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(
         "config: tiny\nset: [training.steps=3, data.episodes=40]\nsamples: 10\nepisodes: 1\n"
-        "baselines: [autoregressive, convolutional, cloning, empirical prior, copy-last-frame]\n"
+        "baselines: [autoregressive, convolutional, cloning, model-free PPO, empirical prior, copy-last-frame]\n"
     )
     document = run_suite("baselines", tmp_path / "out", plan=plan)
     assert document["units"]["missing"] == 0, document["units"]
@@ -346,6 +347,13 @@ def test_the_suite_trains_measures_and_lets_play(tmp_path) -> None:
     assert "known_cell_accuracy" not in rows["cloning"]
     assert rows["cloning"]["success_rate/policy"] in (0, 1)
     assert "belief_accuracy" in rows["autoregressive"]
+    # Model-free PPO acts for as many real steps as the others learn from.
+    (begun,) = (tmp_path / "out" / "baselines" / "runs").glob("ppo-*/config.json")
+    frames = fitting.training_frames([str(path) for path in (tmp_path / "out" / "data").glob("training-*/*")])
+    assert json.loads(begun.read_text())["steps"] == frames.lengths.sum() - len(frames.lengths) > 100
+    assert rows["model-free PPO"]["success_rate/policy"] in (0, 1)
+    assert rows["model-free PPO"]["parameters"] > 0
+    assert "known_cell_accuracy" not in rows["model-free PPO"]
     assert rows["copy-last-frame"]["parameters"] == 0
     # Training data and fresh episodes of one level lie apart.
     assert len(list((tmp_path / "out" / "data").glob("*/BabyAI-GoToRedBallGrey-v0"))) == 2
