@@ -12,7 +12,6 @@ import numpy as np
 from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.drift import open_loop
-from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
@@ -109,7 +108,7 @@ def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
     for level in plan.levels:
 
         def work(level: str = level) -> dict[str, Any]:
-            path = fresh_data(level, ledger.folder.parent / "data", seed=plan.seed)
+            path = player.fresh_data(level, plan.seed)
             return open_loop(player.model, path, plan.branches, plan.horizon, seed=plan.seed)
 
         ledger.do(_drift_unit(plan, player, level), work)

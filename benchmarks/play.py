@@ -18,6 +18,7 @@ from wmtoolkit.agents import Agent, make_agent
 from wmtoolkit.agents.registry import SAVED, check_options, needs
 from wmtoolkit.benchmarks.baselines.acting import FITTED, config_of, fitted_agent
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
+from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.lanes import AGENTS, LANES, run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
@@ -26,7 +27,7 @@ from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
-from wmtoolkit.evaluation.held_out import training_record
+from wmtoolkit.evaluation.held_out import held_out, training_record
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
 from wmtoolkit.world.checkpoint import checkpoint_hash
@@ -201,6 +202,16 @@ class Player:
             yield env
         finally:
             env.close()
+
+    def fresh_data(self, level: str, seed: int) -> Path:
+        """Fresh episodes of a level below the suites' folder.
+
+        Raises:
+            UserError: the checkpoint was trained on level seeds of their test split.
+        """
+        path = fresh_data(level, self.folder / "data", seed=seed)
+        held_out(self.model, [str(path)], "test")
+        return path
 
     def seeds(self, level: str, first: int, count: int) -> list[int]:
         """``count`` level seeds from ``first`` on, without those that the checkpoint was trained on."""

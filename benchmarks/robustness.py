@@ -10,7 +10,6 @@ import numpy as np
 
 from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.blind_prediction import predict_blindly
-from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
@@ -102,7 +101,7 @@ def run(plan: RobustnessPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             change = condition(level, AgentSpec(), knob, strength, belief).corruption
 
             def work(level: str = level, change: Any = change, belief: bool = belief) -> dict[str, Any]:
-                path = fresh_data(level, ledger.folder.parent / "data", seed=plan.seed)
+                path = player.fresh_data(level, plan.seed)
                 return predict_blindly(player.model, path, change, belief, plan.predictions, seed=plan.seed)
 
             ledger.do(unit, work)

@@ -305,3 +305,11 @@ def test_imagination_draws_what_was_never_seen(checkpoint):
         with player.environment(condition) as env:
             assert env.unwrapped.temperature == condition.temperature
     assert next(pairs(FidelityPlan()))[1].temperature == 1.0
+
+
+def test_levels_that_the_model_was_trained_on_are_not_measured_on(checkpoint, tmp_path):
+    player = Player(checkpoint, tmp_path)
+    assert player.fresh_data(LEVEL, 0).is_dir()
+    player.model.facts["train_seeds"] = {LEVEL: [[5, 900]]}
+    with pytest.raises(UserError, match="trained on"):
+        player.fresh_data(LEVEL, 0)
