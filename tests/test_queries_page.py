@@ -15,4 +15,4 @@ def test_the_page_prints_what_it_says(tmp_path):
     command = [sys.executable, "-W", "error::UserWarning", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == re.findall(r"^#> (.*)$", "\n".join(blocks), flags=re.MULTILINE)
+    assert done.stdout.splitlines() == re.findall(r"^# -> (.*)$", "\n".join(blocks), flags=re.MULTILINE)
