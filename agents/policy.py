@@ -53,10 +53,11 @@ class PolicyAgent:
         ]
         policy = np.asarray(model.policy(histories), dtype=np.float64)
         passes, share = model.forward_passes - passes, 1000 * (time.perf_counter() - started) / len(agents)
-        for agent, history, probabilities in zip(agents, histories, policy, strict=True):
-            agent._history, agent._action = history, agent._choose(probabilities)
+        actions = [agent._choose(probabilities) for agent, probabilities in zip(agents, policy, strict=True)]
+        for agent, history, probabilities, action in zip(agents, histories, policy, actions, strict=True):
+            agent._history, agent._action = history, action
             agent.diagnostics = {"forward_passes": passes, "milliseconds": share, "probabilities": probabilities}
-        return [agent._action for agent in agents if agent._action is not None]
+        return actions
 
     def _choose(self, probabilities: np.ndarray) -> int:
         if self._temperature == 0:

@@ -78,7 +78,14 @@ def needs(name: str) -> set[str]:
 
 
 def make_agent(
-    name: str, /, *, world_model: WorldModel | None = None, env: Any = None, seed: int = 0, **budget: Any
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    /,
+    *,
+    world_model: WorldModel | None = None,
+    env: Any = None,
+    seed: int = 0,
+    **budget: Any,
 ) -> Agent:
     """Make an agent by name.
 
@@ -87,12 +94,14 @@ def make_agent(
         world_model: what planners imagine with; agents that need none ignore it.
         env: the real level the agent will act in; only ``bot`` and ``perfect:NAME`` need it.
         seed: of the agent's own randomness.
-        budget: the agent's own options, e.g. ``max_forward_passes=16``; see its class.
+        budget: the agent's own options, e.g. ``max_forward_passes=16``; see its class. ``settings``: the same as a user
+            gave them, who may have named one like a parameter here.
 
     Raises:
         UserError: for an unknown name or option, a missing world model or level, or a budget of nothing.
     """
-    check_options(name, budget)
+    budget = {**(settings or {}), **budget}
+    _check_options(name, budget)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise UserError(f"agent {name!r}: seed is a whole number, not {seed!r}; its options: {_known(name)}")
     planner = name.removeprefix(f"{PERFECT}:")
@@ -104,7 +113,7 @@ def make_agent(
         if env is None:
             raise UserError(f"agent {name!r} needs the real level")
         world_model = SimulatorWorldModel(env, sees_hidden=False)
-        return make_agent(planner, world_model=world_model, env=env, seed=seed, **budget)
+        return make_agent(planner, budget, world_model=world_model, env=env, seed=seed)
     cls = agent_class(name)
     given = {"world_model": world_model, "env": env}
     arguments: dict[str, Any] = {}
@@ -118,12 +127,8 @@ def make_agent(
     return cls(**arguments, seed=seed, **budget)
 
 
-def check_options(name: str, given: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for what is no option of an agent, or of another kind than it.
-
-    Users' settings are checked before they are passed on with ``make_agent(..., env=env, **settings)``: one by the name
-    of ``make_agent``'s own parameters never arrives there.
-    """
+def _check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` for what is no option of an agent, or of another kind than it."""
     taken = parameters(agent_class(name))
     unknown = [option for option in given if option in _OWN or option not in taken]
     if unknown:

@@ -15,26 +15,26 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from wmtoolkit.agents import Agent, make_agent
-from wmtoolkit.agents.registry import SAVED, check_options, needs
+from wmtoolkit.agents.registry import SAVED, needs
 from wmtoolkit.benchmarks.baselines.acting import FITTED, config_of, fitted_agent
 from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, load_cloning
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.lanes import AGENTS, LANES, run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
-from wmtoolkit.benchmarks.rollouts import EpisodeResult, counts, run_episode, saved_hash
+from wmtoolkit.benchmarks.rollouts import IMAGINED, EpisodeResult, counts, run_episode, saved_hash
+from wmtoolkit.data import open_store
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
-from wmtoolkit.evaluation.held_out import held_out, training_record
+from wmtoolkit.evaluation.held_out import check_store, training_record
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
 from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 CLONING = "cloning:"
-_IMAGINED = "wmtoolkit:AnyOrderWM-BabyAI"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Player:
         units, started = dict(todo), time.perf_counter()
         try:
             env: Any = gymnasium.make_vec(
-                _IMAGINED,
+                IMAGINED,
                 num_envs=len(units),
                 level=condition.level,
                 checkpoint=self.model,
@@ -157,10 +157,8 @@ class Player:
                 autoreset_mode=AutoresetMode.DISABLED,
             )
             with contextlib.closing(env):
-                check_options(condition.agent.agent, condition.agent.settings)
-                agents = [
-                    make_agent(condition.agent.agent, world_model=self.model, **condition.agent.settings) for _ in units
-                ]
+                spec = condition.agent
+                agents = [make_agent(spec.agent, spec.settings, world_model=self.model) for _ in units]
                 for result in run_lanes(agents, env, list(units)):
                     now = time.perf_counter()
                     ledger.write(units.pop(result.seed), _values(result), now - started)
@@ -176,9 +174,8 @@ class Player:
             return fitted_agent(name, condition.agent.settings, self.folder)
         if name.startswith(CLONING):
             return CloningAgent(load_cloning(Path(name.removeprefix(CLONING))), **condition.agent.settings)
-        check_options(name, condition.agent.settings)
         model = self.model if self.uses_model(condition) else None
-        return make_agent(name, world_model=model, env=env, **condition.agent.settings)
+        return make_agent(name, condition.agent.settings, world_model=model, env=env)
 
     @contextlib.contextmanager
     def environment(self, condition: Condition) -> Iterator[gymnasium.Env]:
@@ -186,7 +183,7 @@ class Player:
         env: gymnasium.Env
         if condition.imagined:
             env = gymnasium.make(
-                _IMAGINED,
+                IMAGINED,
                 level=condition.level,
                 checkpoint=self.model,
                 temperature=condition.temperature,
@@ -210,7 +207,8 @@ class Player:
             UserError: the checkpoint was trained on level seeds of their test split.
         """
         path = fresh_data(level, self.folder / "data", seed=seed)
-        held_out(self.model, [str(path)], "test")
+        if record := training_record(self.model):
+            check_store(open_store([path], "test"), record)
         return path
 
     def seeds(self, level: str, first: int, count: int) -> list[int]:

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from wmtoolkit.agents import Agent, WorldModel, make_agent
-from wmtoolkit.agents.registry import PERFECT, SAVED, check_options, needs
+from wmtoolkit.agents.registry import PERFECT, SAVED, needs
 from wmtoolkit.benchmarks.explain import Explanation
 from wmtoolkit.benchmarks.films import film_frame, padded
 from wmtoolkit.data.levels import DEFAULT_LEVEL
@@ -28,6 +28,7 @@ from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 from wmtoolkit.world import grid
 
+IMAGINED = "wmtoolkit:AnyOrderWM-BabyAI"
 AgentFactory = Callable[[gymnasium.Env], Agent]
 _log = logging.getLogger(__name__)
 
@@ -100,8 +101,6 @@ def run_episodes(
             f"agent {agent!r} imagines with a copy of the real level, seen in full; use it without "
             + ("--imagined" if imagined else "--mask-ratio")
         )
-    if isinstance(agent, str):
-        check_options(agent, budget or {})
     film = seeds[0] if video_seed is None else video_seed
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
@@ -109,20 +108,14 @@ def run_episodes(
         level, world_model, imagined, temperature, mask_ratio, render=video is not None or explain is not None
     )
     try:
-        actor = (
-            make_agent(agent, world_model=world_model, env=env, **(budget or {}))
-            if isinstance(agent, str)
-            else agent(env)
-        )
+        actor = make_agent(agent, budget, world_model=world_model, env=env) if isinstance(agent, str) else agent(env)
         results = []
         with progress("rollout", total=len(seeds)) as bar:
             for seed in seeds:
                 frames: list[np.ndarray] | None = [] if video is not None and seed == film else None
                 name = agent if isinstance(agent, str) else "an agent"
                 notes = Explanation(f"{name} in {level}, seed {seed}") if explain and seed == film else None
-                results.append(run_episode(actor, env, int(seed), frames, notes))
-                if (said := results[0].error) and len(results) == 1 and said.startswith(f"{UserError.__name__}: "):
-                    raise UserError(said.partition(": ")[2])
+                results.append(run_episode(actor, env, int(seed), frames, notes, strict=not results))
                 if frames is not None and video is not None:
                     write_video(video, padded(frames), fps=2)
                 if notes and explain:
@@ -207,8 +200,12 @@ def run_episode(
     seed: int,
     frames: list[np.ndarray] | None = None,
     notes: Explanation | None = None,
+    strict: bool = False,
 ) -> EpisodeResult:
-    """Run one episode from ``seed`` to its end; ``frames`` and ``notes``, if given, are added to at each decision."""
+    """Run one episode from ``seed`` to its end; ``frames`` and ``notes``, if given, are added to at each decision.
+
+    What the agent raises ends the episode and is its ``error``; with ``strict`` a ``UserError`` goes on to the caller.
+    """
     observation, info = env.reset(seed=seed)
     total, length, decisions, seconds, slowest, forward_passes = 0.0, 0, 0, 0.0, 0.0, 0
     terminated = truncated = False
@@ -228,6 +225,8 @@ def run_episode(
             now = dict(getattr(agent, "diagnostics", {}))
             forward_passes += int(now.get("forward_passes", 0))
         except Exception as raised:
+            if strict and isinstance(raised, UserError):
+                raise
             error = f"{type(raised).__name__}: {raised}"
             _log.debug("the agent raised in the episode of seed %d", seed, exc_info=raised)
         taken = time.perf_counter() - started
@@ -360,7 +359,7 @@ def _environment(
         if world_model is None:
             raise UserError("an imagined level needs a world model; give a checkpoint")
         env = gymnasium.make(
-            "wmtoolkit:AnyOrderWM-BabyAI",
+            IMAGINED,
             level=level,
             checkpoint=world_model,
             temperature=temperature,

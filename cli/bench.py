@@ -104,9 +104,12 @@ def _options(suite: str = "") -> Callable[[Callable[..., Any]], Callable[..., An
     """The options of a suite; one that trains has no use for those of the packaged model's levels, nor pairs, where
     nobody plays, for a number of episodes."""
 
+    useless = {"checkpoint", "level"} if suite in TRAINED else set()
+    if suite == "pairs":
+        useless.add("episodes")
+
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, option in reversed(_OPTIONS.items()):
-            useless = ("checkpoint", "level", *(["episodes"] if suite == "pairs" else [])) if suite in TRAINED else ()
             if name not in useless:
                 command = option(command)
         return command

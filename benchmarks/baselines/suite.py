@@ -165,6 +165,7 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
 
 def _model_free(unit: dict[str, Any], config: Config, data: list[str], ledger: Ledger) -> _Rival:
     """PPO in each real level for as many steps as the others' data hold of it; it predicts nothing, it only acts."""
+    # Stable-Baselines3 is an extra, which no other baseline needs.
     from wmtoolkit.agents.policy_plan import PolicyTraining
     from wmtoolkit.agents.sb3_files import load_policy
     from wmtoolkit.agents.sb3_training import train_policy

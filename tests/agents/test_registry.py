@@ -5,9 +5,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from tests.agents.conftest import PLANNERS
 from wmtoolkit.agents import AGENTS, Agent, SimulatorWorldModel, make_agent
-from wmtoolkit.agents.planner import Planner
-from wmtoolkit.agents.registry import agent_class, check_options, needs
+from wmtoolkit.agents.registry import needs
 from wmtoolkit.benchmarks.plans import load_plan
 from wmtoolkit.benchmarks.success import SuccessPlan
 from wmtoolkit.data.behaviours import BehaviourError
@@ -63,10 +63,11 @@ def test_a_setting_by_the_name_of_what_is_given_anyway_is_refused(given):
 
 
 @pytest.mark.parametrize("option", ["name", "env", "world_model", "seed", "file"])
-def test_settings_are_checked_before_they_are_passed_on(option):
-    check_options("perfect:beam", {"width": 3})
+def test_a_users_setting_is_never_taken_for_something_else(option):
+    env = make_level(LEVEL)
+    assert isinstance(make_agent("perfect:beam", {"width": 3}, env=env), Agent)
     with pytest.raises(UserError, match=rf"no option '{option}'; its options: max_forward_passes, .*width, horizon"):
-        check_options("perfect:beam", {option: 1})
+        make_agent("perfect:beam", {option: 1}, env=env)
 
 
 def test_a_planner_with_a_perfect_model_needs_the_level_and_no_checkpoint():
@@ -144,8 +145,7 @@ def test_the_policy_agent_takes_the_likeliest_action_or_samples():
 def test_the_packaged_comparison_of_planners_is_fair():
     """Every planner, beside it its control with a perfect simulator, and one budget for all."""
     plan = load_plan(SuccessPlan, "success", str(files("wmtoolkit") / "configs" / "bench" / "planners.yaml"))
-    planners = [name for name in AGENTS if issubclass(agent_class(name), Planner)]
-    assert {spec.agent for spec in plan.agents} == {*planners, *(f"perfect:{name}" for name in planners)}
+    assert {spec.agent for spec in plan.agents} == {*PLANNERS, *(f"perfect:{name}" for name in PLANNERS)}
     assert all(spec.settings == plan.agents[0].settings for spec in plan.agents)
     assert set(plan.agents[0].settings) == {"max_forward_passes", "max_nodes", "max_milliseconds"}
     assert plan.levels == ["BabyAI-GoToRedBallGrey-v0", "BabyAI-GoToLocal-v0"]

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import random_episode
 from wmtoolkit import Trajectory
 from wmtoolkit.llada2 import LLaDA2MoeConfig
-from wmtoolkit.training.batches import OPENING, draw_batch, starts
+from wmtoolkit.training.batches import draw_batch, starts
 from wmtoolkit.training.config import LossConfig, load_config
 from wmtoolkit.training.loop import make_optimizers, make_sampler
 from wmtoolkit.training.objective import MaskedReconstruction, weigh
@@ -103,23 +103,6 @@ def test_near_misses_look_like_successes_of_their_level(frames: windows.Frames) 
         supervised = [np.isin(np.minimum(begin + step, last), near) for step in (1, 2)]
         held.append(np.mean(supervised[0] | supervised[1]))
     assert held[1] > 0.49 + 0.4 * held[0]
-
-
-def test_openings_are_where_episodes_begin(frames: windows.Frames) -> None:
-    sampler = replace(make_sampler(load_config("tiny")), near_share=0.0, ending_share=0.2, event_share=0.2)
-    sampler = replace(sampler, opening_share=0.6)
-    episode, start = starts(frames, sampler, 4000, 2, np.random.default_rng(0))
-    early = (start >= 0) & (start < OPENING)
-    assert early.mean() > 0.6
-    assert set(start[early]) == set(range(OPENING))
-    alone = replace(sampler, ending_share=0.0, event_share=0.0, opening_share=1.0)
-    episode, start = starts(frames, alone, 20_000, 2, np.random.default_rng(0))
-    assert ((start >= 0) & (start < OPENING) & (start < frames.lengths[episode] - 1)).all()
-    by_level = np.bincount(frames.levels[episode]) / len(episode)
-    np.testing.assert_allclose(by_level, 1 / len(by_level), atol=0.02)
-    for level in np.unique(frames.levels):  # however long its episodes are
-        drawn = np.bincount(episode, minlength=len(frames.levels))[frames.levels == level]
-        assert drawn.min() > 0.6 * drawn.max()
 
 
 def test_padding_and_what_is_visible_are_not_supervised(frames: windows.Frames) -> None:

@@ -62,8 +62,7 @@ def held_out_frames(data: Sequence[str], split: str = "test", record: Mapping[st
             if not len(store):
                 raise UserError(f"the {chosen} split of {path} holds no episode; collect more episodes")
             if record is not None:
-                for level, seeds in _seeds(store):
-                    check_unseen(seeds, record, level)
+                check_store(store, record)
             training = open_store([path], "train")
             name = ", ".join(sorted({store.level_ids[index] or path.name for index in np.unique(store.levels)}))
             parts.append(
@@ -92,6 +91,12 @@ def training_record(model: AnyOrderWorldModel) -> dict[str, Any] | None:
                 if "train_seeds" in record:
                     return record
     return None
+
+
+def check_store(store: EpisodeStore, record: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` if a model of this ``training_record`` was trained on level seeds of these episodes."""
+    for level, seeds in _seeds(store):
+        check_unseen(seeds, record, level)
 
 
 def _seeds(store: EpisodeStore) -> Iterator[tuple[str, list[int]]]:

@@ -15,8 +15,6 @@ from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.tokenizer import BEHAVIOUR, FIRST_WORD, OUTCOME, WorldTokenizer
 from wmtoolkit.world.trajectory import BEHAVIOURS, Outcome
 
-OPENING = 8
-"""Steps of an episode that are its opening."""
 _TOKENIZER = WorldTokenizer()
 
 
@@ -29,8 +27,6 @@ class Sampler:
         ending_share: share of windows placed so that they hold an episode's end, at a uniform place in the window.
         event_share: the same for pick-ups, drops and toggles, and for attempts at something in front.
         near_share: the same for steps that look like a success of their level and are none.
-        opening_share: share of windows that begin in the first ``OPENING`` steps of an episode, any episode of a level
-            being as likely as another: there most is seen for the first time, and there imagination begins.
         full_share: share of batches with full attention (any-order infilling) instead of block-causal.
         mixture: share of each masking strategy in block-causal batches.
         full_mixture: the same under full attention.
@@ -49,7 +45,6 @@ class Sampler:
     mission_share: float = 0.3
     event_share: float = 0.0
     near_share: float = 0.0
-    opening_share: float = 0.0
     swap_share: float = 0.0
     largest_ratio: float = 1.0
 
@@ -180,13 +175,6 @@ def starts(
         chosen = draw < sampler.ending_share
         episode = np.where(chosen, rng.choice(frames.ended, size), episode)
         start = np.where(chosen, np.maximum(-1, lengths[episode] - 1 - back), start)
-
-    if sampler.opening_share:
-        chosen = (draw >= sampler.ending_share) & (draw < sampler.ending_share + sampler.opening_share)
-        opened = np.searchsorted(frames.opening_chances, rng.random(size), side="right")
-        episode = np.where(chosen, opened, episode)
-        early = rng.integers(0, np.minimum(OPENING, lengths[opened] - 1).clip(1))
-        start = np.where(chosen, early, start)
 
     def place(chosen: np.ndarray, frame: np.ndarray, chances: np.ndarray) -> None:
         """Let the chosen windows hold one of some frames, drawn by cumulative chances."""

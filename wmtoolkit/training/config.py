@@ -95,8 +95,6 @@ class MaskingConfig:
         ending_share: share of windows that hold an episode's end.
         event_share: share of windows that hold a pick-up, drop or toggle, or an attempt at something in front.
         near_share: share of windows that hold a step which looks like a success of its level and is none.
-        opening_share: share of windows that begin among the first steps of an episode, where most is seen for the first
-            time. Few frames are like that, but every rollout begins there.
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.
@@ -130,7 +128,6 @@ class MaskingConfig:
     ending_share: float = 0.25
     event_share: float = 0.25
     near_share: float = 0.0
-    opening_share: float = 0.0
     mission_share: float = 0.3
     swap_share: float = 0.2
     behaviour_dropout: float = 0.1
@@ -159,7 +156,6 @@ class MaskingConfig:
             "ending_share",
             "event_share",
             "near_share",
-            "opening_share",
             "mission_share",
             "swap_share",
             "behaviour_dropout",
@@ -167,8 +163,8 @@ class MaskingConfig:
         for name in (*shares_of_all, "first_ratio", "curriculum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")
-        if self.ending_share + self.event_share + self.near_share + self.opening_share > 1:
-            raise UserError("masking.ending_share, event_share, near_share and opening_share are together more than 1")
+        if self.ending_share + self.event_share + self.near_share > 1:
+            raise UserError("masking.ending_share, event_share and near_share are together more than 1")
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,6 @@ def make_sampler(config: Config, step: int = 0) -> Sampler:
         mission_share=masking.mission_share,
         event_share=masking.event_share,
         near_share=masking.near_share,
-        opening_share=masking.opening_share,
         swap_share=masking.swap_share,
     )
 

@@ -137,9 +137,9 @@ def _goal_lane(history: Trajectory, horizon: int) -> Lane:
     def longer(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array, np.zeros((horizon, *array.shape[1:]), array.dtype)])
 
-    arrays = ("images", "directions", "actions", "rewards", "terminations", "truncations")
-    arrays_to_come: dict[str, Any] = {name: longer(getattr(history, name)) for name in arrays}
-    wish = replace(history, behaviour="bot", **arrays_to_come)
+    names = ("images", "directions", "actions", "rewards", "terminations", "truncations")
+    arrays: dict[str, Any] = {name: longer(getattr(history, name)) for name in names}
+    wish = replace(history, behaviour="bot", **arrays)
     wish.rewards[-1], wish.terminations[-1] = 1, True
     visible = Visibility.full(total)
     for mask in (visible.images, visible.directions, visible.outcomes):

@@ -71,15 +71,6 @@ class Frames:
         return np.cumsum(share) / share.sum()
 
     @cached_property
-    def opening_chances(self) -> np.ndarray:
-        """(E,) float64, cumulative: the chance of each episode if all episodes of a level, and all levels but for their
-        ``weights``, are alike."""
-        level = np.unique(self.levels, return_inverse=True)[1]
-        share = 1 / np.bincount(level)[level]
-        share = share if self.weights is None else share * self.weights
-        return np.cumsum(share) / share.sum()
-
-    @cached_property
     def other_missions(self) -> OtherMissions:
         """Missions that each episode does not fulfil."""
         return OtherMissions.among(self.missions, self.levels)
