@@ -109,7 +109,7 @@ def run_episodes(
     )
     try:
         actor = make_agent(agent, budget, world_model=world_model, env=env) if isinstance(agent, str) else agent(env)
-        results = []
+        results: list[EpisodeResult] = []
         with progress("rollout", total=len(seeds)) as bar:
             for seed in seeds:
                 frames: list[np.ndarray] | None = [] if video is not None and seed == film else None
