@@ -6,6 +6,7 @@ it is prior knowledge about MiniGrid all the same, and a model may be trained wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -170,6 +171,11 @@ class LastSeen:
     def select(self, rows: np.ndarray) -> LastSeen:
         """Copies of the given lanes."""
         return LastSeen(self.cells[rows], self.times[rows])
+
+    @staticmethod
+    def cat(parts: Sequence[LastSeen]) -> LastSeen:
+        """All lanes of all parts, in order."""
+        return LastSeen(np.concatenate([part.cells for part in parts]), np.concatenate([part.times for part in parts]))
 
 
 @cache

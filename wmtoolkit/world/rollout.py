@@ -11,7 +11,8 @@ import torch
 from wmtoolkit.llada2 import BlockCache
 from wmtoolkit.world import geometry, grid
 from wmtoolkit.world.decoding import Filled, block_log_probs, fill, true_log_probs
-from wmtoolkit.world.expectation import expected_view, note_blocks
+from wmtoolkit.world.expectation import expected_view
+from wmtoolkit.world.lanes import Lanes
 from wmtoolkit.world.network import WorldNetwork
 from wmtoolkit.world.tokenizer import (
     ACTION,
@@ -41,6 +42,8 @@ FEW = 4
 """Up to so many lanes, a step that is asked once takes one pass over context and block. More lanes take two: what they
 save in calls they would lose to larger temporary arrays."""
 Generators = torch.Generator | Sequence[torch.Generator] | None
+_SHOWN = ("images", "directions", "outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob")
+"""What a state shows of each lane."""
 
 
 class RolloutState:
@@ -59,72 +62,41 @@ class RolloutState:
     def __init__(
         self,
         network: WorldNetwork,
-        mission: np.ndarray,
-        ids: np.ndarray,
-        time: np.ndarray,
-        position: np.ndarray,
-        heading: np.ndarray,
-        valid: np.ndarray,
-        start: np.ndarray,
-        seen: geometry.LastSeen | None,
+        lanes: Lanes,
         memory: int,
         filled: Filled | None = None,
         total_log_prob: np.ndarray | None = None,
     ) -> None:
-        self._network = network
-        self._memory = memory
-        self._mission, self._ids, self._time = mission, ids, time
-        self._position, self._heading, self._valid = position, heading, valid
-        self._start = start * network.world.start_heading
-        self._seen = seen
+        self._network, self._lanes, self._memory = network, lanes, memory
         self._cache: BlockCache | None = None
         self._cached: np.ndarray | None = None
-        lanes = len(ids)
-        last = ids[:, -1]
-        self.images = _TOKENIZER.cell_attributes(last[:, FIRST_CELL:]).reshape(lanes, grid.VIEW, grid.VIEW, 3)
+        count, last = len(lanes), lanes.ids[:, -1]
+        self.images = _TOKENIZER.cell_attributes(last[:, FIRST_CELL:]).reshape(count, grid.VIEW, grid.VIEW, 3)
         self.images = self.images.astype(np.uint8)
         self.directions = last[:, DIRECTION] - _TOKENIZER.directions.start
         self.sampled_outcomes = last[:, OUTCOME] - _TOKENIZER.outcomes.start
         if filled is None:
             self.outcomes = np.eye(len(Outcome), dtype=np.float32)[self.sampled_outcomes]
-            self.confidence = np.ones((lanes, grid.VIEW, grid.VIEW), np.float32)
-            self.log_prob = np.zeros(lanes, np.float32)
+            self.confidence = np.ones((count, grid.VIEW, grid.VIEW), np.float32)
+            self.log_prob = np.zeros(count, np.float32)
         else:
             self.outcomes = filled.outcomes
-            self.confidence = np.exp(filled.log_probs[:, FIRST_CELL:]).reshape(lanes, grid.VIEW, grid.VIEW)
+            self.confidence = np.exp(filled.log_probs[:, FIRST_CELL:]).reshape(count, grid.VIEW, grid.VIEW)
             self.log_prob = filled.log_probs.sum(axis=1)
-        self.total_log_prob = np.zeros(lanes, np.float32) if total_log_prob is None else total_log_prob
+        self.total_log_prob = np.zeros(count, np.float32) if total_log_prob is None else total_log_prob
 
     def __len__(self) -> int:
         """Number of lanes B."""
-        return len(self._ids)
+        return len(self._lanes)
 
     @classmethod
     def start(
         cls, network: WorldNetwork, histories: Sequence[Trajectory], *, memory: int | None = None
     ) -> RolloutState:
         """One lane a history; each has at least one observation. ``memory``: see ``WorldConfig.checked_memory``."""
-        memory = network.world.checked_memory(memory)
-        recent, lanes = network.world.recent, len(histories)
-        mission = np.stack([_TOKENIZER.mission_block(history.mission, "bot") for history in histories])
-        ids = np.full((lanes, recent, BLOCK), _TOKENIZER.pad)
-        time, heading = np.zeros((2, lanes, recent), np.int64)
-        position = np.zeros((lanes, recent, 2), np.int64)
-        valid = np.zeros((lanes, recent), bool)
-        seen = geometry.LastSeen.empty(lanes) if network.world.memory else None
-        for lane, history in enumerate(histories):
-            blocks = _TOKENIZER.encode(history)[1:]
-            actions = np.append(-1, history.actions)
-            path = geometry.positions(history.images, history.directions, actions, np.array([0]))
-            kept = min(recent, len(blocks))
-            ids[lane, -kept:], valid[lane, -kept:] = blocks[-kept:], True
-            time[lane, -kept:] = np.arange(len(blocks) - kept, len(blocks)) + 1
-            heading[lane, -kept:], position[lane, -kept:] = history.directions[-kept:], path[-kept:]
-            if seen is not None:
-                count = len(blocks)
-                note_blocks(seen, np.full(count, lane), blocks, path, history.directions, np.arange(count) + 1)
-        first = np.array([history.directions[0] for history in histories], dtype=np.int64)
-        return cls(network, mission, ids, time, position, heading, valid, first, seen, memory)
+        world = network.world
+        lanes = Lanes.of(histories, world.recent, remember=world.memory > 0)
+        return cls(network, lanes, world.checked_memory(memory))
 
     @classmethod
     @torch.inference_mode()
@@ -142,36 +114,23 @@ class RolloutState:
 
         ``memory``, of what follows: see ``WorldConfig.checked_memory``.
         """
-        recent, lanes = network.world.recent, len(missions)
-        mission = np.stack([_TOKENIZER.mission_block(text, "bot") for text in missions])
-        nothing = np.zeros((lanes, recent), np.int64)
-        blank = np.zeros((lanes, recent, grid.VIEW, grid.VIEW, 3), np.int64)
-        state = cls(
-            network,
-            mission,
-            _TOKENIZER.step_blocks(blank, nothing, nothing - 1, nothing + Outcome.START),
-            nothing,
-            np.zeros((lanes, recent, 2), np.int64),
-            nothing,
-            np.zeros((lanes, recent), bool),
-            np.zeros(lanes, np.int64),
-            geometry.LastSeen.empty(lanes) if network.world.memory else None,
-            network.world.checked_memory(memory),
-        )
-        block = np.full((lanes, BLOCK), _TOKENIZER.mask)
+        world, count = network.world, len(missions)
+        lanes = Lanes.empty(missions, world.recent, remember=world.memory > 0)
+        state = cls(network, lanes, world.checked_memory(memory))
+        block = np.full((count, BLOCK), _TOKENIZER.mask)
         block[:, ACTION] = _TOKENIZER.bos
         block[:, OUTCOME] = _TOKENIZER.outcomes.start + Outcome.START
         block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
         state._encode_context()
-        time, nowhere = np.ones(lanes, np.int64), np.zeros((lanes, 2), np.int64)
-        unknown = np.zeros(lanes, bool)
+        time, nowhere = np.ones(count, np.int64), np.zeros((count, 2), np.int64)
+        unknown = np.zeros(count, bool)
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             return state._decode(state._frames(ids[:, None], time[:, None], nowhere, time * 0, unknown))
 
         filled = fill(network, block, hidden, temperature=temperature, steps=steps, generator=generator)
-        state._start = filled.ids[:, DIRECTION] - _TOKENIZER.directions.start
-        return state._followed(filled, time, nowhere, state._start)
+        heading = filled.ids[:, DIRECTION] - _TOKENIZER.directions.start
+        return state._followed(filled, time, nowhere, heading, start=heading)
 
     @torch.inference_mode()
     def step(
@@ -229,14 +188,16 @@ class RolloutState:
         block = np.full((len(self), BLOCK), _TOKENIZER.mask)
         block[:, ACTION] = _TOKENIZER.actions.start + actions
         block[:, FIRST_CELL:] = _TOKENIZER.masked_cell
-        position, heading, known = reckon(block, self._ids[:, -1], self._position[:, -1], self._heading[:, -1])
-        time = self._time[:, -1] + 1
+        before = self._lanes.ids[:, -1]
+        position, heading, time = self._now()
+        position, heading, known = reckon(block, before, position, heading)
+        time = time + 1
         shown = self._shown() if self._network.world.expectation else None
 
         def hidden(ids: np.ndarray) -> torch.Tensor:
             expected = None
             if shown is not None:
-                expected = expected_view(shown, self._ids[:, -1], ids, position, heading, known)[:, None]
+                expected = expected_view(shown, before, ids, position, heading, known)[:, None]
             return self._decode(self._frames(ids[:, None], time[:, None], position, heading, known, expected=expected))
 
         return block, hidden, (time, position, heading)
@@ -247,9 +208,9 @@ class RolloutState:
         context is encoded too if it was not yet."""
         egomotion = self._network.world.egomotion
         tokens = action_tokens(
-            self._time[:, -1:] + 1,
-            self._position[:, -1:] if egomotion else None,
-            self._heading[:, -1:] if egomotion else None,
+            self._lanes.time[:, -1:] + 1,
+            self._lanes.position[:, -1:] if egomotion else None,
+            self._lanes.heading[:, -1:] if egomotion else None,
             np.ones((len(self), 1), bool),
         )
         hidden = self._decode(tokens, writing=True)[:, 0]
@@ -263,11 +224,9 @@ class RolloutState:
             self._encode_context()  # once for all copies
         chosen = object.__new__(RolloutState)
         chosen.__dict__.update(self.__dict__)
-        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "_start", "images", "directions"):
+        chosen._lanes = self._lanes.select(rows)
+        for name in _SHOWN:
             setattr(chosen, name, getattr(self, name)[rows])
-        for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
-            setattr(chosen, name, getattr(self, name)[rows])
-        chosen._seen = None if self._seen is None else self._seen.select(rows)
         if self._cache is not None and self._cached is not None:
             chosen._cache = self._cache.select(torch.as_tensor(rows, device=self._network.device))
             chosen._cached = self._cached[rows]
@@ -281,15 +240,9 @@ class RolloutState:
             raise ValueError("states that are shown differently much of the past cannot be lanes of one state")
         joint = object.__new__(RolloutState)
         joint.__dict__.update(states[0].__dict__)
-        for name in ("_mission", "_ids", "_time", "_position", "_heading", "_valid", "_start", "images", "directions"):
+        joint._lanes = Lanes.cat([state._lanes for state in states])
+        for name in _SHOWN:
             setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
-        for name in ("outcomes", "sampled_outcomes", "confidence", "log_prob", "total_log_prob"):
-            setattr(joint, name, np.concatenate([getattr(state, name) for state in states]))
-        seen = [state._seen for state in states if state._seen is not None]
-        if seen:
-            joint._seen = geometry.LastSeen(
-                np.concatenate([part.cells for part in seen]), np.concatenate([part.times for part in seen])
-            )
         joint._cache = joint._cached = None
         if any(state._cache is not None for state in states):
             RolloutState._encode_together([state for state in states if state._cache is None])
@@ -320,29 +273,18 @@ class RolloutState:
         order[np.asarray(rows, dtype=np.int64)] = len(self) + np.arange(len(other))
         return RolloutState.cat([self, other]).select(order)
 
-    def _followed(self, filled: Filled, time: np.ndarray, position: np.ndarray, heading: np.ndarray) -> RolloutState:
+    def _followed(
+        self,
+        filled: Filled,
+        time: np.ndarray,
+        position: np.ndarray,
+        heading: np.ndarray,
+        start: np.ndarray | None = None,
+    ) -> RolloutState:
         """The state after ``filled`` has become the newest frame of every lane."""
-
-        def shifted(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-            return np.concatenate([old[:, 1:], new[:, None]], axis=1)
-
-        seen = self._seen
-        if seen is not None:
-            seen = seen.copy()
-            note_blocks(seen, np.arange(len(self)), filled.ids, position, heading, time)
+        lanes = self._lanes.followed(filled.ids, time, position, heading, start)
         return RolloutState(
-            self._network,
-            self._mission,
-            shifted(self._ids, filled.ids),
-            shifted(self._time, time),
-            shifted(self._position, position),
-            shifted(self._heading, heading),
-            shifted(self._valid, np.ones(len(self), bool)),
-            self._start,
-            seen,
-            self._memory,
-            filled,
-            self.total_log_prob + filled.log_probs.sum(axis=1),
+            self._network, lanes, self._memory, filled, self.total_log_prob + filled.log_probs.sum(axis=1)
         )
 
     def _encode_context(self) -> tuple[BlockCache, np.ndarray]:
@@ -360,19 +302,18 @@ class RolloutState:
 
     def _context(self) -> tuple[Tokens, np.ndarray]:
         """Mission, memory and kept frames as S tokens, and which of them (B, 1, S, S) each attends to."""
-        context = mission_tokens(self._network.world.spelled(self._mission))
-        if self._seen is not None:
-            remembered = self._seen.recall(*self._now(), self._memory, multiple=8)
-            context = joined(context, memory_tokens(*remembered))
-        frames = slice(self._first, None)
-        kept = self._ids[:, frames]
+        lanes, frames = self._lanes, slice(self._first, None)
+        context = mission_tokens(self._network.world.spelled(lanes.mission))
+        if lanes.seen is not None:
+            context = joined(context, memory_tokens(*lanes.seen.recall(*self._now(), self._memory, multiple=8)))
+        kept = lanes.ids[:, frames]
         tokens = self._frames(
             kept,
-            self._time[:, frames],
-            self._position[:, frames],
-            self._heading[:, frames],
+            lanes.time[:, frames],
+            lanes.position[:, frames],
+            lanes.heading[:, frames],
             np.ones(kept.shape[:2], bool),
-            self._valid[:, frames],
+            lanes.valid[:, frames],
         )
         order = np.repeat(np.arange(kept.shape[1]), BLOCK)
         allowed = attention((context, np.full(context.length, -1), context_copy(context)), (tokens, order, 0))
@@ -382,22 +323,23 @@ class RolloutState:
     def _first(self) -> int:
         """Place of the first frame that is read. What is not in the newest one is remembered, if cells are: the frames
         before it are not needed then."""
-        return -1 if self._seen is not None else -1 - self._memory
+        return -1 if self._lanes.seen is not None else -1 - self._memory
 
     def _told(self, tokens: Tokens) -> Tokens:
         """Tokens in the coordinates and by the clock of the network."""
-        return told(tokens, self._network.world, self._start, self._time[:, self._first])
+        world = self._network.world
+        return told(tokens, world, self._lanes.start * world.start_heading, self._lanes.time[:, self._first])
 
     def _now(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position (B, 2), heading (B,) and time (B,) of the newest frames."""
-        return self._position[:, -1], self._heading[:, -1], self._time[:, -1]
+        return self._lanes.position[:, -1], self._lanes.heading[:, -1], self._lanes.time[:, -1]
 
     def _shown(self) -> geometry.LastSeen:
         """What may be expected to be seen again: all sightings, as in training, unless memory is limited."""
-        assert self._seen is not None
+        assert self._lanes.seen is not None
         if self._memory == self._network.world.memory:
-            return self._seen
-        return self._seen.limited(*self._now(), self._memory)
+            return self._lanes.seen
+        return self._lanes.seen.limited(*self._now(), self._memory)
 
     def _frames(
         self,
@@ -430,7 +372,7 @@ class RolloutState:
         valid[:, BEHAVIOUR] &= new == 1  # see windows.context_copy
         if self._cache is not None:
             mask = torch.as_tensor(valid, device=device)[:, None, None, :].expand(-1, 1, new, -1)
-            return self._network(replace(tokens, words=self._mission).tensors(device), mask, self._cache)
+            return self._network(replace(tokens, words=self._lanes.mission).tensors(device), mask, self._cache)
         allowed = np.pad(allowed, ((0, 0), (0, 0), (0, new), (0, new)))
         allowed[:, :, -new:] = valid[:, None, None]
         mask, joint = torch.as_tensor(allowed, device=device), joined(context, tokens).tensors(device)
