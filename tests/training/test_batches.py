@@ -245,3 +245,55 @@ def test_the_action_token_alone_is_asked_of_the_policy(frames: windows.Frames) -
     assert asked.any()
     assert (weights[..., ACTION][asked] > 0).all()
     assert (weights[..., ACTION + 1 :] == 0).all()
+
+
+def test_lone_outcomes_are_told_what_a_step_that_is_to_be_imagined_is_told(frames: windows.Frames) -> None:
+    batch = _draw(frames, 1, full_share=0.0, mixture={"forward": 1.0}, lone_outcomes=True)
+    assert batch.outcomes_asked is not None
+    count = batch.given.shape[1]
+    block = batch.first + np.arange(count) * BLOCK + OUTCOME
+    lone = batch.tokens.length - count + np.arange(count)
+    asked = batch.outcomes_asked
+    for name in ("ids", "slot", "action", "time", "x", "y", "known", "valid"):
+        values = getattr(batch.tokens, name)
+        np.testing.assert_array_equal(values[:, lone][asked], values[:, block][asked])
+    plain = _draw(frames, 1, full_share=0.0, mixture={"forward": 1.0})
+    np.testing.assert_array_equal(batch.tokens.ids[:, : -batch.given.shape[1]], plain.tokens.ids)
+
+
+def test_lone_outcomes_see_neither_the_step_that_they_ask_about_nor_who_acts(frames: windows.Frames) -> None:
+    torch.manual_seed(0)
+    network = WorldNetwork(WorldNetwork.fitted(CONFIG.model.llada2(), CONFIG.world), CONFIG.world).eval()
+    batch = _draw(frames, 1, full_share=0.0, lone_outcomes=True)
+    count, clean = batch.given.shape[1], batch.first - batch.given[0].size
+    lone = batch.tokens.length - count
+
+    def asked() -> torch.Tensor:
+        with torch.no_grad():
+            return network(batch.tokens.tensors("cpu"), batch.attention("cpu"))[:, lone:]
+
+    before, place = asked(), 0
+    batch.tokens.ids[:, 0] = WorldTokenizer.mask  # who acts
+    batch.tokens.ids[:, batch.first : lone] = WorldTokenizer().cells.start  # what is masked, and the lone actions
+    batch.tokens.ids[:, clean + (place + 1) * BLOCK : batch.first] = WorldTokenizer().cells.start  # the step, and later
+    after = asked()
+    torch.testing.assert_close(after[:, : place + 1], before[:, : place + 1])
+    assert not torch.allclose(after[:, place + 1 :], before[:, place + 1 :])
+
+
+def test_lone_outcomes_weigh_as_outcomes_and_are_learnt_from(frames: windows.Frames) -> None:
+    torch.manual_seed(0)
+    network = WorldNetwork(WorldNetwork.fitted(CONFIG.model.llada2(), CONFIG.world), CONFIG.world)
+    batch = _draw(frames, 1, full_share=0.0, lone_outcomes=True)
+    assert batch.outcomes_asked is not None
+    weights = weigh(batch, LossConfig(outcome=7))
+    assert weights.total > weights.blocks.sum() + weights.actions.sum()
+    np.testing.assert_array_equal(weights.outcomes, 7 * batch.outcomes_asked)
+    _, parts = MaskedReconstruction(network)(batch, weights)
+    assert int(parts["lone_outcome"][1]) == batch.outcomes_asked.sum()
+    kept = batch.rows(slice(0, 4))
+    total, _ = MaskedReconstruction(network)(kept, weights.rows(slice(0, 4)))
+    weights.outcomes[:] = 0
+    without, parts = MaskedReconstruction(network)(kept, weights.rows(slice(0, 4)))
+    assert float(total.detach()) > float(without.detach())
+    assert "lone_outcome" not in parts

@@ -34,6 +34,7 @@ class Sampler:
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get a mission which this does not fulfil.
         largest_ratio: scales the ratios that the any-order strategies draw.
+        lone_outcomes: whether block-causal batches ask of every step how it ends, by one token more.
     """
 
     batch_size: int
@@ -47,6 +48,7 @@ class Sampler:
     near_share: float = 0.0
     swap_share: float = 0.0
     largest_ratio: float = 1.0
+    lone_outcomes: bool = False
 
 
 def draw_batch(
@@ -74,7 +76,7 @@ def draw_batch(
     bot = np.repeat(bot[:, None], count, axis=1)
     if not full:
         drawn = masks.draw(sampler.mixture, (size, world.recent), rng, largest=sampler.largest_ratio)
-        return block_causal_batch(window, drawn, bot, world)
+        return block_causal_batch(window, drawn, bot, world, sampler.lone_outcomes)
     drawn = masks.draw(sampler.full_mixture, (size, count), rng, largest=sampler.largest_ratio, ends=ends)
     drawn = masks.thinned(drawn, ends, rng)
     mission_target = _hide_words(window, sampler.mission_share, rng)

@@ -98,6 +98,7 @@ class MaskingConfig:
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.
+        lone_outcomes: ask of every step of block-causal windows how it ends, its action given, by one token more.
     """
 
     strategy: str = "mixture"
@@ -131,6 +132,7 @@ class MaskingConfig:
     mission_share: float = 0.3
     swap_share: float = 0.2
     behaviour_dropout: float = 0.1
+    lone_outcomes: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in ("mixture", "scheduled", *masks.NAMES):

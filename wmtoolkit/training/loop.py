@@ -251,6 +251,7 @@ def make_sampler(config: Config, step: int = 0) -> Sampler:
         mission_share=masking.mission_share,
         event_share=masking.event_share,
         near_share=masking.near_share,
+        lone_outcomes=masking.lone_outcomes,
         swap_share=masking.swap_share,
     )
 

@@ -32,8 +32,8 @@ _KINDS: tuple[tuple[str, slice, range], ...] = (
     ("direction", slice(DIRECTION, DIRECTION + 1), _TOKENIZER.directions),
     ("cell", slice(FIRST_CELL, None), _TOKENIZER.cells),
 )
-KINDS = (*(name for name, _, _ in _KINDS), "policy", "mission")
-"""Kinds of loss reported: tokens of blocks, the lone actions taken by the bot, and words of the mission."""
+KINDS = (*(name for name, _, _ in _KINDS), "policy", "lone_outcome", "mission")
+"""Kinds of loss reported: tokens of blocks, the lone actions taken by the bot, lone outcomes, words of the mission."""
 
 
 @dataclass
@@ -41,21 +41,22 @@ class Weights:
     """Weight of each target in the loss; 0 where nothing is asked.
 
     Attributes:
-        blocks: (B, n, 52) float32; actions: (B, n) float32 of the lone actions; words: (B, W) float32.
+        blocks: (B, n, 52) float32; actions, outcomes: (B, n) float32 of the lone ones; words: (B, W) float32.
     """
 
     blocks: np.ndarray
     actions: np.ndarray
+    outcomes: np.ndarray
     words: np.ndarray
 
     def rows(self, part: slice) -> Weights:
         """Those of some of the windows."""
-        return Weights(self.blocks[part], self.actions[part], self.words[part])
+        return Weights(self.blocks[part], self.actions[part], self.outcomes[part], self.words[part])
 
     @property
     def total(self) -> float:
         """The divisor of the weighted mean."""
-        return float(self.blocks.sum() + self.actions.sum() + self.words.sum())
+        return float(self.blocks.sum() + self.actions.sum() + self.outcomes.sum() + self.words.sum())
 
 
 def weigh(batch: Batch, config: LossConfig) -> Weights:
@@ -79,11 +80,14 @@ def weigh(batch: Batch, config: LossConfig) -> Weights:
     blocks[..., DIRECTION] = hidden[..., DIRECTION] * config.direction
     if config.likelihood:
         blocks *= BLOCK / np.maximum(batch.masks.targets.sum(-1, keepdims=True), 1)
-    asked = np.zeros_like(batch.valid) if batch.actions_asked is None else batch.actions_asked
+    none = np.zeros_like(batch.valid)
+    asked = none if batch.actions_asked is None else batch.actions_asked
+    ends = none if batch.outcomes_asked is None else batch.outcomes_asked
     words = np.zeros((len(blocks), 0)) if batch.mission_target is None else batch.mission_target >= 0
     return Weights(
         blocks.astype(np.float32),
         (asked * actor * config.action).astype(np.float32),
+        (ends * config.outcome).astype(np.float32),
         (words * config.mission).astype(np.float32),
     )
 
@@ -139,12 +143,16 @@ class MaskedReconstruction(nn.Module):
                     logits, target = network.logits(states, kind), target - kind.start
                 weight = weights.blocks[..., slots][where]
                 add(name, logits, target, weight, weight > 0)
-        asked = np.nonzero(weights.actions > 0)
-        if len(asked[0]):
-            states = hidden[:, behind:][tuple(torch.as_tensor(index, device=device) for index in asked)]
-            target = torch.as_tensor(batch.target[..., ACTION][asked], device=device) - _TOKENIZER.actions.start
-            logits = network.logits(states, _TOKENIZER.actions)
-            add("policy", logits, target, weights.actions[asked], batch.bot[asked])
+        for name, weight, slot, kind, counted in (
+            ("policy", weights.actions, ACTION, _TOKENIZER.actions, batch.bot),
+            ("lone_outcome", weights.outcomes, OUTCOME, _TOKENIZER.outcomes, weights.outcomes > 0),
+        ):
+            asked = np.nonzero(weight > 0)
+            if len(asked[0]):
+                states = hidden[:, behind:][tuple(torch.as_tensor(index, device=device) for index in asked)]
+                target = torch.as_tensor(batch.target[..., slot][asked], device=device) - kind.start
+                add(name, network.logits(states, kind), target, weight[asked], counted[asked])
+            behind += weight.shape[1]
         hidden_words = np.nonzero(weights.words > 0)
         if len(hidden_words[0]) and batch.mission_target is not None:
             states = hidden[tuple(torch.as_tensor(index, device=device) for index in hidden_words)]

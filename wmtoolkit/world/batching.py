@@ -11,7 +11,7 @@ from wmtoolkit.world import geometry, masks, windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.masks import Masks
-from wmtoolkit.world.tokenizer import BLOCK
+from wmtoolkit.world.tokenizer import BLOCK, OUTCOME
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon, told
 
 
@@ -29,6 +29,8 @@ class Batch:
         actions_asked: (B, n) bool, which of the lone actions behind the blocks are asked for; None if there are none.
         mission_target: (B, W) ids of the hidden words of the mission (the first tokens), -1 elsewhere; None if all
             are visible.
+        outcomes_asked: (B, n) bool, which of the lone outcomes behind the lone actions are asked for; None if there
+            are none.
     """
 
     tokens: Tokens
@@ -41,6 +43,7 @@ class Batch:
     bot: np.ndarray
     actions_asked: np.ndarray | None
     mission_target: np.ndarray | None
+    outcomes_asked: np.ndarray | None = None
 
     def attention(self, device: torch.device | str) -> torch.Tensor:
         """(B, 1, S, S) bool, True = attend; put together on the device: it is by far the largest part of a batch."""
@@ -63,14 +66,17 @@ class Batch:
             bot=self.bot[part],
             actions_asked=cut(self.actions_asked),
             mission_target=cut(self.mission_target),
+            outcomes_asked=cut(self.outcomes_asked),
         )
 
 
-def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig) -> Batch:
+def block_causal_batch(
+    window: windows.Window, drawn: Masks, bot: np.ndarray, world: WorldConfig, lone_outcomes: bool = False
+) -> Batch:
     """``[mission][memory][clean frames 0..c-1][noisy frames 1..c][actions 1..c]``: the 2L layout with a shared prefix.
 
     The lone actions at the end ask for the policy at every step of the window, at the price of one token each. They
-    alone see who acts.
+    alone see who acts. ``lone_outcomes`` behind them ask in the same way how each step ends, its action given.
     """
     past, future = slice(0, -1), slice(1, None)
     given = masks.hide(window.ids[:, future], drawn)
@@ -81,12 +87,13 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
         orphan = ~window.valid[:, past]
         position = np.where(orphan[..., None], 0, window.position[:, past])
         heading = np.where(orphan, window.start[:, None], window.heading[:, past])
-        moved, turned, known = reckon(given, window.ids[:, past], position, heading)
-        noisy_pose = (
-            np.where(orphan[..., None], 0, moved),
-            np.where(orphan, window.start[:, None], turned),
-            known & ~orphan,
-        )
+
+        def reached(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            moved, turned, known = reckon(blocks, window.ids[:, past], position, heading)
+            moved = np.where(orphan[..., None], 0, moved)
+            return moved, np.where(orphan, window.start[:, None], turned), known & ~orphan
+
+        noisy_pose = reached(given)
         before = (position, heading)
         clean_pose = (position, heading, None)
         if world.expectation and window.seen is not None:
@@ -96,25 +103,30 @@ def block_causal_batch(window: windows.Window, drawn: Masks, bot: np.ndarray, wo
     context = window.context(world)
     clean = placed_frames(window.ids[:, past], window.time[:, past], clean_pose, window.valid[:, past])
     noisy = placed_frames(given, time, noisy_pose, valid, expected)
-    actions = action_tokens(time, *before, valid)
     order = np.arange(given.shape[1])
-    allowed = windows.allowed(
+    parts: list[tuple[Tokens, np.ndarray, int | np.ndarray]] = [
         (context, np.full(context.length, -1), windows.context_copy(context)),
         (clean, np.repeat(order, BLOCK), 0),
         (noisy, np.repeat(order + 1, BLOCK), windows.MASKED),
-        (actions, order + 1, windows.LONE_ACTION),
-    )
+        (action_tokens(time, *before, valid), order + 1, windows.LONE_ACTION),
+    ]
+    asked = valid & window.valid[:, past]
+    if lone_outcomes:
+        acted = masks.hide(window.ids[:, future], masks.only("forward", valid.shape))
+        steps = placed_frames(acted, time, None if noisy_pose is None else reached(acted), valid)
+        parts.append((steps.columns(order * BLOCK + OUTCOME), order + 1, windows.LONE_OUTCOME))
     return Batch(
-        tokens=told(joined(context, clean, noisy, actions), world, window.start, window.time[:, 0]),
-        allowed=allowed,
+        tokens=told(joined(*(tokens for tokens, _, _ in parts)), world, window.start, window.time[:, 0]),
+        allowed=windows.allowed(*parts),
         first=context.length + clean.length,
         given=given,
         target=window.ids[:, future],
         masks=drawn,
         valid=valid,
         bot=bot[:, future],
-        actions_asked=valid & window.valid[:, past],
+        actions_asked=asked,
         mission_target=None,
+        outcomes_asked=asked if lone_outcomes else None,
     )
 
 

@@ -19,8 +19,8 @@ from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 _TOKENIZER = WorldTokenizer()
 _NEAR = (grid.AGENT_CELL, grid.FRONT_CELL)
-MASKED, LONE_ACTION = 1, 2
-"""Copies of ``attention``: blocks with masks, and the tokens that ask for the policy."""
+MASKED, LONE_ACTION, LONE_OUTCOME = 1, 2, 3
+"""Copies of ``attention``: blocks with masks, tokens that ask for the policy, and tokens that ask how a step ends."""
 _HISTORY = 512
 """Frames looked back on for the memory."""
 _RECKONED = 1000
@@ -322,6 +322,7 @@ def context_copy(context: Tokens) -> np.ndarray:
 
 __all__ = [
     "LONE_ACTION",
+    "LONE_OUTCOME",
     "MASKED",
     "Frames",
     "Window",
