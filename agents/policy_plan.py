@@ -14,6 +14,7 @@ from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.errors import UserError
 
 MODES = ("imagined", "real", "dyna")
+STARTS = ("level", "look_around")
 CONFIG = "config.json"
 
 
@@ -34,6 +35,7 @@ class PolicyTraining:
         clone: imagined steps of the world model's own policy that the policy learns from first; 0: none. They are
             counted as imagined, whatever the mode.
         temperature: of imagination; 0: always the likeliest.
+        start: where imagination begins, one of ``STARTS``, see ``envs.starts``; looks around are counted as real steps.
         max_steps: limit of an episode; None: the level's own.
         settings: of the algorithm, all of them.
         dyna: of ``DynaPlan``, all of them; empty in other modes.
@@ -50,6 +52,7 @@ class PolicyTraining:
     episodes: int = 64
     clone: int = 0
     temperature: float = 1.0
+    start: str = "level"
     max_steps: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     dyna: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +63,10 @@ class PolicyTraining:
             raise UserError(f"mode {self.mode!r} is not one of {', '.join(MODES)}")
         if self.dyna and self.mode != "dyna":
             raise UserError(f"setting {next(iter(self.dyna))} is one of Dyna's: it needs --dyna")
+        if self.start not in STARTS:
+            raise UserError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
+        if self.start != "level" and self.mode != "imagined":
+            raise UserError(f"start {self.start!r} is of imagination: it needs --imagined")
         if self.mode == "dyna":
             object.__setattr__(self, "dyna", resolved_dyna(self.dyna))
         for name in ("steps", "num_envs", "every", "episodes"):

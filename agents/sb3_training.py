@@ -32,6 +32,7 @@ from wmtoolkit.agents.sb3_metrics import Metrics
 from wmtoolkit.agents.sb3_randomness import level_seed, own_randomness, seed_everything
 from wmtoolkit.envs.imagination_vector import ImaginationVectorEnv
 from wmtoolkit.envs.sb3 import make_sb3_vec_env
+from wmtoolkit.envs.starts import LOOKS
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.intervals import wilson
 from wmtoolkit.evaluation.results import results_document, write_json
@@ -179,7 +180,7 @@ class _Run:
         learner._last_episode_starts = np.ones(learner.n_envs, bool)
         learner.ep_info_buffer.clear()
         if self.plan.mode != "dyna":
-            self.counts["real_resets"] += learner.n_envs
+            self._count_resets(learner.n_envs)
 
     def count(self, dones: np.ndarray) -> None:
         """Count one step of every lane."""
@@ -187,7 +188,12 @@ class _Run:
         self.counts[f"{kind}_steps"] += len(dones)
         self.counts[f"{kind}_episodes"] += int(dones.sum())
         if self.plan.mode != "dyna":
-            self.counts["real_resets"] += int(dones.sum())
+            self._count_resets(int(dones.sum()))
+
+    def _count_resets(self, number: int) -> None:
+        """Count resets of the real level, and the real steps of the looks around that begin imagined episodes."""
+        self.counts["real_resets"] += number
+        self.counts["real_steps"] += LOOKS * number * (self.plan.start == "look_around")
 
     def document(self) -> dict[str, Any]:
         """``results.json``: the last measurement, with what it took, and the curve."""
@@ -208,13 +214,14 @@ class _Run:
 
     def _clone(self, model: AnyOrderWorldModel) -> None:
         plan, seed = self.plan, level_seed(self.plan.seed, -1)
-        env = ImaginationVectorEnv(plan.num_envs, plan.level, model, temperature=plan.temperature, **_limit(plan))
+        options: dict[str, Any] = {"temperature": plan.temperature, "start": plan.start, **_limit(plan)}
+        env = ImaginationVectorEnv(plan.num_envs, plan.level, model, **options)
         taught = lessons(env, plan.clone, seed)
         history = clone(self.learner.policy, taught, seed)
         self.metrics.add(0, {"clone/cross_entropy": history[-1], "clone/first_cross_entropy": history[0]})
         self.counts["imagined_steps"] += taught.starts.size
         self.counts["imagined_episodes"] += taught.episodes
-        self.counts["real_resets"] += plan.num_envs + taught.episodes
+        self._count_resets(plan.num_envs + taught.episodes)
 
 
 class _Rounds(BaseCallback):
@@ -266,7 +273,7 @@ def cost(plan: PolicyTraining) -> dict[str, Any]:
 def _training_env(plan: PolicyTraining, model: AnyOrderWorldModel | None) -> VecEnv:
     options: dict[str, Any] = dict(_limit(plan))
     if model is not None and plan.mode != "real":
-        options |= {"temperature": plan.temperature, "checkpoint": model}
+        options |= {"temperature": plan.temperature, "checkpoint": model, "start": plan.start}
     return make_sb3_vec_env(plan.level, plan.num_envs, imagined=plan.mode != "real", **options)
 
 

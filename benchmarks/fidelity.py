@@ -31,6 +31,8 @@ class FidelityPlan:
         films: agent of whom each level's first episode is filmed, reality beside imagination; empty: no films.
         episodes: of each, episode i takes level seed ``seed + i``.
         temperature: of what is imagined in them; 0: the likeliest frame always.
+        start: where imagination begins: ``level``, the first real view, or ``look_around``, where the model is also
+            shown what a turn on the spot shows, so that less has to be made up.
         branches: episodes of each level in which imagination goes on alone; horizon: for so many steps.
     """
 
@@ -40,9 +42,14 @@ class FidelityPlan:
     films: str = ""
     episodes: int = 50
     temperature: float = 1.0
+    start: str = "level"
     branches: int = 64
     horizon: int = 64
     seed: int = FIRST_SEED
+
+    def __post_init__(self) -> None:
+        if self.start not in ("level", "look_around"):
+            raise UserError(f"plan fidelity: start is {self.start!r}, not level or look_around")
 
 
 def players(plan: FidelityPlan, player: Player) -> dict[str, Player]:
@@ -76,7 +83,8 @@ def pairs(plan: FidelityPlan) -> Iterator[tuple[Condition, Condition]]:
     """Real and imagined, level by level."""
     for level in plan.levels:
         for agent in plan.agents:
-            yield Condition(level, agent), Condition(level, agent, imagined=True, temperature=plan.temperature)
+            imagined = Condition(level, agent, imagined=True, temperature=plan.temperature, start=plan.start)
+            yield Condition(level, agent), imagined
 
 
 def _drift_unit(plan: FidelityPlan, player: Player, level: str) -> dict[str, Any]:

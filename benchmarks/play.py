@@ -44,7 +44,8 @@ class Condition:
     Attributes:
         level: id of the level; agent: who acts.
         imagined: in the world model instead of the level; temperature: of what is imagined. What was never seen has to
-            be drawn: the likeliest view of what lies behind a door is an empty one.
+            be drawn: the likeliest view of what lies behind a door is an empty one; start: where imagination begins,
+            see ``envs.starts``.
         corruption: options of ``PartialObservability``; empty: the agent sees what the level shows.
         belief: the world model fills in what is hidden before the agent sees it.
     """
@@ -53,6 +54,7 @@ class Condition:
     agent: AgentSpec
     imagined: bool = False
     temperature: float = 1.0
+    start: str = "level"
     corruption: Mapping[str, Any] = field(default_factory=dict)
     belief: bool = False
 
@@ -104,6 +106,7 @@ class Player:
             "settings": dict(spec.settings),
             "imagined": condition.imagined,
             **({"temperature": condition.temperature} if condition.imagined else {}),
+            **({"start": condition.start} if condition.imagined and condition.start != "level" else {}),
             "corruption": dict(condition.corruption),
             "belief": condition.belief,
             "checkpoint": self.identity["sha256"] if self.uses_model(condition) else None,
@@ -153,6 +156,7 @@ class Player:
                 num_envs=len(units),
                 level=condition.level,
                 checkpoint=self.model,
+                start=condition.start,
                 temperature=condition.temperature,
                 autoreset_mode=AutoresetMode.DISABLED,
             )
@@ -186,6 +190,7 @@ class Player:
                 IMAGINED,
                 level=condition.level,
                 checkpoint=self.model,
+                start=condition.start,
                 temperature=condition.temperature,
                 disable_env_checker=True,
             )

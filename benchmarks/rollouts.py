@@ -67,6 +67,7 @@ def run_episodes(
     world_model: WorldModel | None = None,
     imagined: bool = False,
     temperature: float = 1.0,
+    start: str = "level",
     mask_ratio: float = 0.0,
     budget: Mapping[str, Any] | None = None,
     video: str | Path | None = None,
@@ -84,6 +85,7 @@ def run_episodes(
         imagined: whether the episodes take place in the world model.
         temperature: of what is imagined then; at 0 nothing ever comes into view but what is likeliest there, so that
             what the mission names and the first view does not show is never found.
+        start: where imagination begins, see ``ImaginationEnv``.
         mask_ratio: probability that a cell of an observation is hidden.
         budget: options of a named agent.
         video: GIF or MP4 of one episode.
@@ -105,7 +107,7 @@ def run_episodes(
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
     env = _environment(
-        level, world_model, imagined, temperature, mask_ratio, render=video is not None or explain is not None
+        level, world_model, imagined, temperature, start, mask_ratio, render=video is not None or explain is not None
     )
     try:
         actor = make_agent(agent, budget, world_model=world_model, env=env) if isinstance(agent, str) else agent(env)
@@ -133,6 +135,7 @@ def rollout(
     checkpoint: str | Path | None = None,
     imagined: bool = False,
     temperature: float = 1.0,
+    start: str = "level",
     episodes: int = 100,
     seed: int = 900_000,
     settings: Sequence[str] = (),
@@ -146,7 +149,7 @@ def rollout(
     """Load what is needed, run episodes of a named agent and report.
 
     Args:
-        agent, level, imagined, temperature, mask_ratio, video, explain: see ``run_episodes``.
+        agent, level, imagined, temperature, start, mask_ratio, video, explain: see ``run_episodes``.
         checkpoint: folder of the world model; None: the packaged one. Not loaded where nothing needs it.
         episodes: number of episodes; episode i takes level seed ``seed + i``.
         settings: options of the agent, each ``key=value``.
@@ -178,6 +181,7 @@ def rollout(
         world_model=world_model,
         imagined=imagined,
         temperature=temperature,
+        start=start,
         mask_ratio=mask_ratio,
         budget=budget,
         video=video,
@@ -349,7 +353,13 @@ def _load(checkpoint: str | Path | None) -> tuple[WorldModel, dict[str, str]]:
 
 
 def _environment(
-    level: str, world_model: WorldModel | None, imagined: bool, temperature: float, mask_ratio: float, render: bool
+    level: str,
+    world_model: WorldModel | None,
+    imagined: bool,
+    temperature: float,
+    start: str,
+    mask_ratio: float,
+    render: bool,
 ) -> gymnasium.Env:
     if not 0 <= mask_ratio <= 1:
         raise UserError(f"mask ratio is a probability, not {mask_ratio}")
@@ -362,6 +372,7 @@ def _environment(
             IMAGINED,
             level=level,
             checkpoint=world_model,
+            start=start,
             temperature=temperature,
             render_mode=mode,
             disable_env_checker=True,

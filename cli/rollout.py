@@ -32,6 +32,13 @@ from wmtoolkit.cli.common import check_out, command_options
     show_default=True,
     help="Of imagination; 0: the likeliest, in which nothing new ever comes into view.",
 )
+@click.option(
+    "--start",
+    type=click.Choice(["level", "look_around", "dream"]),
+    default="level",
+    show_default=True,
+    help="Imagination begins with the level's first view; with a look around too; or with a dreamt view.",
+)
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @click.option(
     "--seed", type=click.IntRange(0), default=900_000, show_default=True, help="Episode i takes level seed SEED + i."

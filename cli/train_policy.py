@@ -26,6 +26,9 @@ from wmtoolkit.cli.common import check_out, command_options
 @click.option("--episodes", type=click.IntRange(1), help="Real episodes of each measurement. [default: 64]")
 @click.option("--clone", type=click.IntRange(0), metavar="STEPS", help="Imitate the world model's policy first.")
 @click.option("--temperature", type=click.FloatRange(0), help="Of imagination; 0: the likeliest. [default: 1]")
+@click.option(
+    "--start", type=click.Choice(["level", "look_around"]), help="Of imagination: one real view, or a look around."
+)
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of an episode. [default: the level's]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the algorithm or of Dyna; repeated."

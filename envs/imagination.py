@@ -62,8 +62,8 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
     Args:
         level: id of the real level.
         checkpoint: folder of a checkpoint or a loaded ``AnyOrderWorldModel``; None: the packaged one.
-        start: ``"level"``, ``"dataset"``, ``"branch"``, ``"dream"`` or a ``Trajectory`` to continue (see
-            ``starts.Starts``).
+        start: ``"level"``, ``"look_around"``, ``"dataset"``, ``"branch"``, ``"dream"`` or a ``Trajectory`` to continue
+            (see ``starts.Starts``).
             ``reset(options={"start": trajectory})`` continues from a trajectory for one episode.
         dataset: Minari id, folder or trajectories, for ``start="dataset"`` and ``"branch"``.
         temperature: 0 takes the most probable next frame, in which what was never seen is nearly always bare floor or

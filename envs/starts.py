@@ -1,4 +1,5 @@
-"""Where imagination begins: a real level's first view, a recorded one, a dreamt one, or any trajectory."""
+"""Where imagination begins: a real level's first view, or a look around in it, a recorded view, a dreamt one, or any
+trajectory."""
 
 from __future__ import annotations
 
@@ -19,11 +20,14 @@ from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.grammar import is_mission, unposed_verbs
 from wmtoolkit.errors import UserError
+from wmtoolkit.world import grid
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Trajectory
 
-KINDS = ("level", "dataset", "branch", "dream")
+KINDS = ("level", "look_around", "dataset", "branch", "dream")
+LOOKS = 4
+"""Turns to the left of a look around, the last of which leads back to where it began."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Opening:
         mission: the instruction.
         max_steps: step count at which the episode is truncated.
         history: at least one observation; None: the first observation is yet to be dreamt.
+        shown: what the model is shown in place of ``history``, whose end it shares; None: just that.
     """
 
     mission: str
     max_steps: int
     history: Trajectory | None
+    shown: Trajectory | None = None
 
 
 class Starts:
@@ -46,9 +52,11 @@ class Starts:
 
     Args:
         level: id of a MiniGrid/BabyAI level.
-        start: ``"level"`` (the real level's first observation under the reset seed), ``"dataset"`` (first observation
-            of a recorded episode), ``"branch"`` (any moment of one but its last, within the limit), ``"dream"`` (a
-            mission that the level poses, its first observation drawn from the model), or a ``Trajectory`` to continue.
+        start: ``"level"`` (the real level's first observation under the reset seed), ``"look_around"`` (the same, and
+            the model, though not the agent, is shown what a turn on the spot would show: four real steps, which do not
+            count against the limit), ``"dataset"`` (first observation of a recorded episode), ``"branch"`` (any moment
+            of one but its last, within the limit), ``"dream"`` (a mission that the level poses, its first observation
+            drawn from the model), or a ``Trajectory`` to continue.
         recordings: the episodes that ``"dataset"`` and ``"branch"`` draw from (see ``recordings``).
         max_steps: fixed limit; None: what the level computes for the mission at its reset.
 
@@ -96,7 +104,8 @@ class Starts:
         if self.start == "dream":
             return Opening(observation["mission"], limit, None)
         history = Trajectory.start(observation, level=self.name, seed=seed)
-        return Opening(history.mission, limit, history)
+        shown = _look_around(self.level, history) if self.start == "look_around" else None
+        return Opening(history.mission, limit, history, shown)
 
     def continuation(self, history: Trajectory) -> Opening:
         """The beginning that goes on from ``history``, whose steps count.
@@ -133,6 +142,16 @@ class Starts:
             warnings.warn(f"start: no mission of {self.name} says {verbs}, but {mission!r} does", stacklevel=3)
 
 
+def _look_around(level: gymnasium.Env, history: Trajectory) -> Trajectory:
+    """``history`` and what the agent of a level would see if it turned to the left once around. It does not turn: to
+    face something may be what the mission asks for."""
+    base: Any = level.unwrapped
+    for _ in range(LOOKS):
+        base.agent_dir = (base.agent_dir - 1) % len(grid.DIRECTIONS)
+        history = history.extended(grid.LEFT, base.gen_obs())
+    return history
+
+
 def begin(
     world_model: AnyOrderWorldModel,
     openings: Sequence[Opening],
@@ -144,7 +163,7 @@ def begin(
     ``memory``: how much of the past the model is shown, see ``WorldConfig.checked_memory``.
     """
     dreams = [lane for lane, opening in enumerate(openings) if opening.history is None]
-    known = [opening.history for opening in openings if opening.history is not None]
+    known = [opening.shown or opening.history for opening in openings if opening.history is not None]
     states = [world_model.rollout_state(known, memory=memory)] if known else []
     if dreams:
         missions = [openings[lane].mission for lane in dreams]

@@ -304,6 +304,16 @@ def test_imagined_steps_of_cloning_are_counted(mode, checkpoint, tmp_path):
     assert first["real_resets"] == first["imagined_episodes"] + 4
 
 
+def test_looks_around_are_counted_as_real_steps(checkpoint, tmp_path):
+    given = {"checkpoint": str(checkpoint), "start": "look_around", "clone": 48, "steps": 32}
+    document = train_policy(plan(**given), tmp_path / "run")
+    for row in document["rows"]:
+        assert row["real_steps"] == 4 * row["real_resets"] > 0
+    for wrong in ({"start": "look_around", "mode": "real"}, {"start": "branch"}):
+        with pytest.raises(UserError, match="start"):
+            plan(**wrong)
+
+
 def test_the_cost_of_dqn_is_that_of_learning(monkeypatch):
     updates = []
     monkeypatch.setattr(

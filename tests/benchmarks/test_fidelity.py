@@ -1,6 +1,7 @@
 """Fidelity: imagined beside real, checkpoints told apart, drift and divergence by hand, and the films beside them."""
 
 import itertools
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from tests.evaluation.conftest import view, walk
 from wmtoolkit import AnyOrderWorldModel
 from wmtoolkit.benchmarks import comparison_films, drift, play
-from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players, report
+from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players, report, units
 from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.lanes import run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
@@ -36,6 +37,19 @@ def _plan(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "plan.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_where_imagination_begins_makes_other_episodes_of_imagination_alone(tmp_path, checkpoint):
+    player, given = Player(checkpoint, tmp_path), {"levels": [LEVEL], "agents": [AgentSpec("random")], "episodes": 2}
+    plain, looked = (
+        {json.dumps(unit) for unit in units(FidelityPlan(**given, start=start), player)}
+        for start in ("level", "look_around")
+    )
+    assert len(plain - looked) == len(looked - plain) == 2
+    assert all('"imagined": true' in unit and '"start": "look_around"' in unit for unit in looked - plain)
+    plan = _plan(tmp_path, f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nstart: dream\n")
+    with pytest.raises(UserError, match="start is 'dream'"):
+        run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
 
 
 def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint, tiny):

@@ -14,7 +14,7 @@ sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
 
 LEVEL = "BabyAI-GoToLocal-v0"
 IDS = sorted(name for name in gymnasium.registry if name.startswith("AnyOrderWM-BabyAI"))
-STARTS = ("level", "dataset", "dream", "branch", "trajectory")
+STARTS = ("level", "look_around", "dataset", "dream", "branch", "trajectory")
 WRAPPERS = {
     "hidden": lambda env, model: PartialObservability(env, cell_dropout=0.2, occlusion="random", frame_dropout=0.2),
     "believed": lambda env, model: BeliefCompletion(PartialObservability(env, cell_dropout=0.2), model),

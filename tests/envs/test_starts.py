@@ -10,7 +10,7 @@ from wmtoolkit.envs import ImaginationEnv, make_real_env
 from wmtoolkit.envs.grammar import is_mission
 from wmtoolkit.envs.starts import Starts
 from wmtoolkit.errors import UserError
-from wmtoolkit.world.trajectory import Trajectory
+from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 LEVEL = "BabyAI-GoToLocal-v0"
 
@@ -34,6 +34,46 @@ def test_a_branch_of_a_longer_episode_is_within_the_limit(limit):
 def test_an_episode_without_actions_branches_at_its_only_view():
     starts = Starts(LEVEL, "branch", [_episode(0)])
     assert len(starts.draw(None, np.random.default_rng(0)).history) == 0
+
+
+@pytest.mark.parametrize("level", ["BabyAI-UnlockPickup-v0", LEVEL])
+def test_a_look_around_shows_what_a_turn_on_the_spot_shows(level):
+    starts, real = Starts(level, "look_around"), make_real_env(level)
+    for seed in range(4):
+        opening, (first, _) = starts.draw(seed, np.random.default_rng(0)), real.reset(seed=seed)
+        assert opening.shown.actions.tolist() == [0, 0, 0, 0]
+        assert set(opening.shown.outcomes[1:]) == {Outcome.CONTINUE}
+        assert len(opening.history) == 0
+        assert opening.max_steps == real.unwrapped.max_steps
+        seen = [first]
+        for _ in range(4):
+            observation, _, ended, *_ = real.step(0)
+            seen.append(observation)
+            if ended:  # it faced what the mission names: no look around ends there
+                break
+        count = len(seen)
+        assert count == 5 or level == LEVEL
+        np.testing.assert_array_equal(opening.shown.images[:count], [one["image"] for one in seen])
+        np.testing.assert_array_equal(opening.shown.directions[:count], [one["direction"] for one in seen])
+        np.testing.assert_array_equal(opening.shown.images[-1], first["image"])
+        np.testing.assert_array_equal(opening.history.images[0], first["image"])
+
+
+def test_after_a_look_around_nothing_near_has_to_be_made_up():
+    """The packaged model turns left: it has seen what comes into view, or it has to draw it."""
+    real, right = make_real_env(LEVEL), {}
+    for start in ("level", "look_around"):
+        env, shown, told = ImaginationEnv(LEVEL, start=start, temperature=1.0), [], []
+        for seed in range(6):
+            first, _ = env.reset(seed=seed)
+            expected, _ = real.reset(seed=seed)
+            np.testing.assert_array_equal(first["image"], expected["image"])
+            told.append(env.step(0)[0]["image"])
+            shown.append(real.step(0)[0]["image"])
+            assert len(env.trajectory) == 1
+        right[start] = np.mean(np.all(np.array(told) == shown, axis=(-1, -2, -3)))
+    assert right["look_around"] == 1
+    assert right["level"] < 0.5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
