@@ -191,6 +191,14 @@ def kept_of(document: Mapping[str, Any], row: Row, ends: bool = True) -> str:
     return value if None in rates else f"{value}: {rates[0]:.3f} of {rates[1]:.3f}"
 
 
+def looked_around(document: Mapping[str, Any]) -> bool:
+    """Whether the model was shown a turn on the spot before it imagined."""
+    return document.get("arguments", {}).get("plan", {}).get("start") == "look_around"
+
+
+_LOOKED = " The model, not the agents, was shown before what a turn on the spot shows: four real steps an episode."
+
+
 def fidelity(document: Mapping[str, Any], name: str) -> Section:
     """Drift by horizon, and success imagined against success real."""
     steps, divergence, rows = (of_table(document, table) for table in ("drift", "divergence", "fidelity"))
@@ -223,7 +231,9 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
         "Fidelity",
         "Is imagination like reality? Drift: branches from recorded episodes that are never shown reality again; only "
         "cells whose place was seen before the branch count. Success: the same agents from the same first "
-        "observations, in the level and in the model." + _films(document),
+        "observations, in the level and in the model."
+        + (_LOOKED if looked_around(document) else "")
+        + _films(document),
         drawn,
         [
             Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wmtoolkit.benchmarks.reporting.agents import kept_of
+from wmtoolkit.benchmarks.reporting.agents import kept_of, looked_around
 from wmtoolkit.benchmarks.reporting.sections import Row, Section, Table, first, of_table, ranged, short, with_interval
 from wmtoolkit.benchmarks.reporting.trainings import QUERIES
 
@@ -103,7 +103,10 @@ def _prediction(document: Mapping[str, Any]) -> Iterator[Goal]:
 
 def _fidelity(document: Mapping[str, Any]) -> Iterator[Goal]:
     entry = document["metrics"].get("fidelity_pearson")
-    goal = "Pearson's correlation of success imagined and real", f"at least {PEARSON:g}"
+    what = "Pearson's correlation of success imagined and real"
+    if looked_around(document):
+        what += ", after a look around"
+    goal = what, f"at least {PEARSON:g}"
     if entry is None:
         yield *goal, "-", "not measured: fewer than three agents and levels are played to the end"
     elif entry["value"] is None:

@@ -265,6 +265,8 @@ def test_goals_of_fidelity_by_hand() -> None:
     units = _holes({"level": "a", "agent": "policy"}, {"level": "a", "branches": 4})
     found = _goals("bench fidelity", [], {"fidelity_pearson": _entry(0.96)}, units=units)
     assert found[what][2] == "open: 3 units of work are missing"
+    (looked,) = _goals("bench fidelity", [], arguments={"plan": {"start": "look_around"}})
+    assert looked == f"{what}, after a look around"
 
 
 def test_goals_of_robustness_by_hand() -> None:
