@@ -43,6 +43,9 @@ class Lessons:
 def lessons(env: ImaginationVectorEnv, steps: int, seed: int) -> Lessons:
     """Let the world model's own policy act in its own imagination; two forward passes a step of all lanes.
 
+    Where imagination began with a look around it takes one more: the teacher is not told, for whoever learns from it
+    sees one view.
+
     Args:
         env: where it acts.
         steps: at least so many, over all lanes.
@@ -56,7 +59,7 @@ def lessons(env: ImaginationVectorEnv, steps: int, seed: int) -> Lessons:
     count = -(-steps // env.num_envs)
     with progress("clone", total=count * env.num_envs) as bar:
         for _ in range(count):
-            told = np.where(action_masks(), env.save().state.policy(), 0).astype(np.float64)
+            told = np.where(action_masks(), _advice(env), 0).astype(np.float64)
             told /= told.sum(axis=1, keepdims=True)
             seen.append(observation)
             shares.append(told)
@@ -66,6 +69,13 @@ def lessons(env: ImaginationVectorEnv, steps: int, seed: int) -> Lessons:
             bar.advance(env.num_envs)
     stacked = {key: np.stack([one[key] for one in seen]) for key in seen[0]}
     return Lessons(stacked, np.stack(shares), np.stack(starts[:-1]), int(np.sum(starts[1:])))
+
+
+def _advice(env: ImaginationVectorEnv) -> np.ndarray:
+    """The world model's policy (n, 7) after what was seen in each lane."""
+    if env.starts[0].start != "look_around":
+        return env.save().state.policy()
+    return env.world_model.rollout_state(env.trajectories, memory=env.memory).policy()
 
 
 def clone(policy: Any, taught: Lessons, seed: int, batch_size: int = 256) -> list[float]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wmtoolkit.agents.dyna import SETTINGS, resolved_dyna
 from wmtoolkit.agents.sb3_algorithms import resolved
 from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.envs.starts import FRESH
 from wmtoolkit.errors import UserError
 
 MODES = ("imagined", "real", "dyna")
-STARTS = ("level", "look_around")
 CONFIG = "config.json"
 
 
@@ -35,7 +35,7 @@ class PolicyTraining:
         clone: imagined steps of the world model's own policy that the policy learns from first; 0: none. They are
             counted as imagined, whatever the mode.
         temperature: of imagination; 0: always the likeliest.
-        start: where imagination begins, one of ``STARTS``, see ``envs.starts``; looks around are counted as real steps.
+        start: where imagination begins, one of ``envs.starts.FRESH``; looks around are counted as real steps.
         max_steps: limit of an episode; None: the level's own.
         settings: of the algorithm, all of them.
         dyna: of ``DynaPlan``, all of them; empty in other modes.
@@ -63,8 +63,8 @@ class PolicyTraining:
             raise UserError(f"mode {self.mode!r} is not one of {', '.join(MODES)}")
         if self.dyna and self.mode != "dyna":
             raise UserError(f"setting {next(iter(self.dyna))} is one of Dyna's: it needs --dyna")
-        if self.start not in STARTS:
-            raise UserError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
+        if self.start not in FRESH:
+            raise UserError(f"start {self.start!r} is not one of {', '.join(FRESH)}")
         if self.start != "level" and self.mode != "imagined":
             raise UserError(f"start {self.start!r} is of imagination: it needs --imagined")
         if self.mode == "dyna":
@@ -118,7 +118,7 @@ def _begun(out: Path, changes: Mapping[str, Any], settings: Mapping[str, Any]) -
         raise UserError(f"--out {out} holds no policy training to resume: it has no {CONFIG}")
     try:
         stored = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-        PolicyTraining(**stored)
+        stored = asdict(PolicyTraining(**stored))  # with what has been added since
     except (ValueError, TypeError) as error:
         raise UserError(f"{out / CONFIG} cannot be read: {error}") from None
     before = {**stored, **stored["dyna"], **stored["settings"]}

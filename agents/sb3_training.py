@@ -299,7 +299,7 @@ def _summary(plan: PolicyTraining, out: Path, document: Mapping[str, Any]) -> st
         if name in metrics:
             low, high = metrics[name]["ci95"]
             lines.append(f"  success  {metrics[name]['value']:.1%}  ({low:.1%} to {high:.1%}), {what}, real level")
-    counted = ("real_episodes", "real_resets", "imagined_episodes")
+    counted = ("real_episodes", "real_resets", "real_steps", "imagined_episodes")
     lines.append("  took     " + ", ".join(f"{metrics[name]['value']:,} {name.replace('_', ' ')}" for name in counted))
     lines.append(f"wrote {out / 'policy'}; play it with: wmtool rollout --agent sb3:{out} --level {plan.level}")
     return "\n".join(lines)

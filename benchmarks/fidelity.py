@@ -16,6 +16,7 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.envs.starts import FRESH
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.aggregates import correlation, mean_gap, rank_agreement
 from wmtoolkit.progress import Bar
@@ -48,8 +49,10 @@ class FidelityPlan:
     seed: int = FIRST_SEED
 
     def __post_init__(self) -> None:
-        if self.start not in ("level", "look_around"):
-            raise UserError(f"plan fidelity: start is {self.start!r}, not level or look_around")
+        if self.start not in FRESH:
+            raise UserError(f"plan fidelity: start is {self.start!r}, not one of {', '.join(FRESH)}")
+        if self.films and self.start != "level":
+            raise UserError("plan fidelity: films show imagination that begins with one view: leave out films or start")
 
 
 def players(plan: FidelityPlan, player: Player) -> dict[str, Player]:

@@ -365,6 +365,8 @@ def _environment(
         raise UserError(f"mask ratio is a probability, not {mask_ratio}")
     env: gymnasium.Env
     mode = "rgb_array" if render else None
+    if start != "level" and not imagined:
+        raise UserError(f"start {start!r} is of imagination: it needs --imagined")
     if imagined:
         if world_model is None:
             raise UserError("an imagined level needs a world model; give a checkpoint")

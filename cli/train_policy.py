@@ -27,7 +27,9 @@ from wmtoolkit.cli.common import check_out, command_options
 @click.option("--clone", type=click.IntRange(0), metavar="STEPS", help="Imitate the world model's policy first.")
 @click.option("--temperature", type=click.FloatRange(0), help="Of imagination; 0: the likeliest. [default: 1]")
 @click.option(
-    "--start", type=click.Choice(["level", "look_around"]), help="Of imagination: one real view, or a look around."
+    "--start",
+    type=click.Choice(["level", "look_around"]),
+    help="Imagination begins with one real view, or with a look around too. [default: level]",
 )
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of an episode. [default: the level's]")
 @click.option(

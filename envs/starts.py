@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
+from minigrid.minigrid_env import MiniGridEnv
 
 from wmtoolkit.data import EpisodeStore, open_store
 from wmtoolkit.data.levels import make_level, reset_level
@@ -26,6 +27,8 @@ from wmtoolkit.world.rollout import RolloutState
 from wmtoolkit.world.trajectory import Trajectory
 
 KINDS = ("level", "look_around", "dataset", "branch", "dream")
+FRESH = ("level", "look_around")
+"""Those that begin where a real episode does, and need no recordings."""
 LOOKS = 4
 """Turns to the left of a look around, the last of which leads back to where it began."""
 
@@ -53,10 +56,11 @@ class Starts:
     Args:
         level: id of a MiniGrid/BabyAI level.
         start: ``"level"`` (the real level's first observation under the reset seed), ``"look_around"`` (the same, and
-            the model, though not the agent, is shown what a turn on the spot would show: four real steps, which do not
-            count against the limit), ``"dataset"`` (first observation of a recorded episode), ``"branch"`` (any moment
-            of one but its last, within the limit), ``"dream"`` (a mission that the level poses, its first observation
-            drawn from the model), or a ``Trajectory`` to continue.
+            the model, though not the agent, is shown what a turn on the spot would show: four real steps, neither
+            counted against the limit nor part of the trajectory; it needs a model that remembers cells),
+            ``"dataset"`` (first observation of a recorded episode), ``"branch"`` (any moment of one but its last,
+            within the limit), ``"dream"`` (a mission that the level poses, its first observation drawn from the model),
+            or a ``Trajectory`` to continue.
         recordings: the episodes that ``"dataset"`` and ``"branch"`` draw from (see ``recordings``).
         max_steps: fixed limit; None: what the level computes for the mission at its reset.
 
@@ -143,9 +147,15 @@ class Starts:
 
 
 def _look_around(level: gymnasium.Env, history: Trajectory) -> Trajectory:
-    """``history`` and what the agent of a level would see if it turned to the left once around. It does not turn: to
-    face something may be what the mission asks for."""
+    """``history`` and what the agent of a level would see if it turned to the left once around, with all else standing
+    still. It does not turn: to face something may be what the mission asks for.
+
+    Raises:
+        UserError: if the level is none of MiniGrid's.
+    """
     base: Any = level.unwrapped
+    if not isinstance(base, MiniGridEnv):
+        raise UserError(f"start='look_around' needs a level of MiniGrid, which {type(base).__name__} is not")
     for _ in range(LOOKS):
         base.agent_dir = (base.agent_dir - 1) % len(grid.DIRECTIONS)
         history = history.extended(grid.LEFT, base.gen_obs())
@@ -163,6 +173,8 @@ def begin(
     ``memory``: how much of the past the model is shown, see ``WorldConfig.checked_memory``.
     """
     dreams = [lane for lane, opening in enumerate(openings) if opening.history is None]
+    if any(opening.shown for opening in openings) and not (world_model.network.world.memory and memory != 0):
+        raise UserError("start='look_around' needs a model that remembers cells: world.memory and memory above 0")
     known = [opening.shown or opening.history for opening in openings if opening.history is not None]
     states = [world_model.rollout_state(known, memory=memory)] if known else []
     if dreams:

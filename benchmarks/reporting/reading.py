@@ -101,7 +101,9 @@ def _name(path: Path, document: Mapping[str, Any]) -> str:
     if document["command"] != "rollout":
         return path.name
     arguments = document["arguments"]
-    return f"{arguments['agent']}{' in imagination' if arguments.get('imagined') else ''}"
+    start = arguments.get("start", "level")
+    where = " in imagination" if arguments.get("imagined") else ""
+    return f"{arguments['agent']}{where}{'' if start == 'level' else f', start {start}'}"
 
 
 def _told_apart(found: list[Run | Result]) -> list[Run | Result]:

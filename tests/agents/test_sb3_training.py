@@ -26,7 +26,7 @@ from wmtoolkit.agents.sb3_evaluation import FIRST_SEED, RealEvaluation
 from wmtoolkit.agents.sb3_files import ACTIONS, load_policy, save_policy
 from wmtoolkit.agents.sb3_training import _Run, cost, train_policy
 from wmtoolkit.envs import ImaginationVectorEnv
-from wmtoolkit.envs.missions import token_space
+from wmtoolkit.envs.missions import action_masks, token_space
 
 LEVEL, SHORT = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjS4-v0"
 SMALL = {"channels": 4, "features_dim": 16, "hidden_size": 8, "batch_size": 16}
@@ -304,11 +304,29 @@ def test_imagined_steps_of_cloning_are_counted(mode, checkpoint, tmp_path):
     assert first["real_resets"] == first["imagined_episodes"] + 4
 
 
+def test_the_teacher_is_not_told_of_a_look_around(world_model):
+    env = ImaginationVectorEnv(3, LEVEL, world_model, "look_around", temperature=1.0)
+    taught = lessons(env, 6, seed=4)
+    env = ImaginationVectorEnv(3, LEVEL, world_model, "look_around", temperature=1.0)
+    env.reset(seed=4)
+    views = env.trajectories
+    assert [len(view) for view in views] == [0, 0, 0]
+    told = world_model.rollout_state(views).policy()
+    seen = env.save().state.policy()
+    masked = np.where(action_masks(), told, 0)
+    np.testing.assert_allclose(taught.shares[0], masked / masked.sum(axis=1, keepdims=True), atol=1e-6)
+    assert not np.allclose(seen, told, atol=1e-4)
+
+
 def test_looks_around_are_counted_as_real_steps(checkpoint, tmp_path):
     given = {"checkpoint": str(checkpoint), "start": "look_around", "clone": 48, "steps": 32}
     document = train_policy(plan(**given), tmp_path / "run")
     for row in document["rows"]:
         assert row["real_steps"] == 4 * row["real_resets"] > 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    del stored["start"]  # as of a run from before there were any
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    assert prepare(tmp_path / "run", {"start": "level"}, resume=True).start == "level"
     for wrong in ({"start": "look_around", "mode": "real"}, {"start": "branch"}):
         with pytest.raises(UserError, match="start"):
             plan(**wrong)

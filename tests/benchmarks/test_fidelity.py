@@ -47,9 +47,10 @@ def test_where_imagination_begins_makes_other_episodes_of_imagination_alone(tmp_
     )
     assert len(plain - looked) == len(looked - plain) == 2
     assert all('"imagined": true' in unit and '"start": "look_around"' in unit for unit in looked - plain)
-    plan = _plan(tmp_path, f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nstart: dream\n")
-    with pytest.raises(UserError, match="start is 'dream'"):
-        run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
+    for wrong, said in (("start: dream", "start is 'dream'"), ("start: look_around\nfilms: random", "films show")):
+        plan = _plan(tmp_path, f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\n{wrong}\n")
+        with pytest.raises(UserError, match=said):
+            run_suite("fidelity", tmp_path / "out", plan=plan, checkpoint=checkpoint)
 
 
 def test_fidelity_sets_imagined_beside_real(tmp_path, checkpoint, tiny):

@@ -171,6 +171,8 @@ def test_masked_cells_reach_the_agent_as_unseen():
     assert np.mean(shares) == pytest.approx(1 - 0.5 * (1 - clear), abs=0.05)
     with pytest.raises(UserError, match="mask ratio"):
         run_episodes("random", LEVEL, [0], mask_ratio=2)
+    with pytest.raises(UserError, match="needs --imagined"):
+        run_episodes("random", LEVEL, [0], start="look_around")
 
 
 def test_rollout_writes_a_complete_document(tmp_path, checkpoint):

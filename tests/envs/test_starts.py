@@ -76,6 +76,11 @@ def test_after_a_look_around_nothing_near_has_to_be_made_up():
     assert right["level"] < 0.5
 
 
+def test_looks_are_not_for_who_forgets_them(world_model):
+    with pytest.raises(UserError, match="remembers cells"):
+        ImaginationEnv(LEVEL, world_model, "look_around", memory=0).reset(seed=0)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_refused_start_leaves_the_running_episode_alone(world_model, temperature):
     one, two = (ImaginationEnv(LEVEL, world_model, temperature=temperature) for _ in range(2))

@@ -72,6 +72,12 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, said: str) -> None:
         load_config(str(file))
 
 
+def test_lone_outcomes_need_windows_to_be_asked_in() -> None:
+    assert load_config("tiny", ["masking.lone_outcomes=true"]).masking.lone_outcomes
+    with pytest.raises(UserError, match="full_share=1 leaves none"):
+        load_config("tiny", ["masking.lone_outcomes=true", "masking.full_share=1"])
+
+
 def test_bases_that_go_round_are_refused(tmp_path: Path) -> None:
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(f"base: {two}")

@@ -98,7 +98,8 @@ class MaskingConfig:
         mission_share: share of full-attention windows in which words of the mission are hidden.
         swap_share: share of block-causal windows ending in success that get another mission, which it does not fulfil.
         behaviour_dropout: share of windows that do not say who acted.
-        lone_outcomes: ask of every step of block-causal windows how it ends, its action given, by one token more.
+        lone_outcomes: ask of every step of block-causal windows how it ends, its action given, by one token more; each
+            weighs as an outcome does, so that all else weighs less.
     """
 
     strategy: str = "mixture"
@@ -165,6 +166,8 @@ class MaskingConfig:
         for name in (*shares_of_all, "first_ratio", "curriculum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"masking.{name} is {getattr(self, name)}, not a share from 0 to 1")
+        if self.lone_outcomes and self.full_share == 1:
+            raise UserError("masking.lone_outcomes asks in block-causal windows, and masking.full_share=1 leaves none")
         if self.ending_share + self.event_share + self.near_share > 1:
             raise UserError("masking.ending_share, event_share and near_share are together more than 1")
 

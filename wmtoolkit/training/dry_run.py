@@ -26,7 +26,7 @@ def dry_run_report(config: Config) -> dict[str, Any]:
         network = WorldNetwork(WorldNetwork.fitted(config.model.llada2(), config.world), config.world)
     trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
     recent = config.world.recent
-    length = 8 + config.world.memory + (2 * BLOCK + 1) * recent
+    length = 8 + config.world.memory + (2 * BLOCK + 1 + config.masking.lone_outcomes) * recent
     tokens = length * config.training.batch_size
     hours = None if trained > TIMED else _step_seconds(config, length) * config.training.steps / 3600
     document = {

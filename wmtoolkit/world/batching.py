@@ -11,7 +11,7 @@ from wmtoolkit.world import geometry, masks, windows
 from wmtoolkit.world.config import WorldConfig
 from wmtoolkit.world.expectation import expected_view, note_blocks
 from wmtoolkit.world.masks import Masks
-from wmtoolkit.world.tokenizer import BLOCK, OUTCOME
+from wmtoolkit.world.tokenizer import ACTION, BLOCK, OUTCOME, WorldTokenizer
 from wmtoolkit.world.tokens import Tokens, action_tokens, frame_tokens, joined, reckon, told
 
 
@@ -112,7 +112,8 @@ def block_causal_batch(
     ]
     asked = valid & window.valid[:, past]
     if lone_outcomes:
-        acted = masks.hide(window.ids[:, future], masks.only("forward", valid.shape))
+        acted = np.full_like(given, WorldTokenizer.mask)
+        acted[..., ACTION] = window.ids[:, future, ACTION]
         steps = placed_frames(acted, time, None if noisy_pose is None else reached(acted), valid)
         parts.append((steps.columns(order * BLOCK + OUTCOME), order + 1, windows.LONE_OUTCOME))
     return Batch(

@@ -45,11 +45,12 @@ class Lanes:
     @classmethod
     def of(cls, histories: Sequence[Trajectory], recent: int, remember: bool) -> Lanes:
         """One lane a history, of which ``recent`` frames are kept; each has at least one observation."""
-        empty = cls.empty([history.mission for history in histories], recent, remember)
-        seen, ids = empty.seen, np.full((len(histories), recent, BLOCK), _TOKENIZER.pad)
-        time, position, heading, valid = (
-            array.copy() for array in (empty.time, empty.position, empty.heading, empty.valid)
-        )
+        lanes = len(histories)
+        mission = np.stack([_TOKENIZER.mission_block(history.mission, "bot") for history in histories])
+        ids = np.full((lanes, recent, BLOCK), _TOKENIZER.pad)
+        time, heading = np.zeros((2, lanes, recent), np.int64)
+        position, valid = np.zeros((lanes, recent, 2), np.int64), np.zeros((lanes, recent), bool)
+        seen = geometry.LastSeen.empty(lanes) if remember else None
         for lane, history in enumerate(histories):
             blocks = _TOKENIZER.encode(history)[1:]
             count = len(blocks)
@@ -60,7 +61,7 @@ class Lanes:
             if seen is not None:
                 note_blocks(seen, np.full(count, lane), blocks, path, history.directions, times)
         first = np.array([history.directions[0] for history in histories], dtype=np.int64)
-        return cls(empty.mission, ids, time, position, heading, valid, first, seen)
+        return cls(mission, ids, time, position, heading, valid, first, seen)
 
     @classmethod
     def empty(cls, missions: Sequence[str], recent: int, remember: bool) -> Lanes:
