@@ -19,7 +19,7 @@ from wmtoolkit.envs.checks import whole
 from wmtoolkit.envs.probabilities import certain
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
-from wmtoolkit.envs.starts import Starts, begin, recordings
+from wmtoolkit.envs.starts import Starts, begin, recordings, shown_memory
 from wmtoolkit.envs.window import Window
 from wmtoolkit.errors import UserError
 from wmtoolkit.world import grid
@@ -105,7 +105,7 @@ class ImaginationEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self.starts = Starts(level, start, recordings(dataset, level), max_steps)
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
-        self.memory = self.world_model.network.world.checked_memory(memory)
+        self.memory = shown_memory(start, self.world_model, memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.render_mode = render_mode

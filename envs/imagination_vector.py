@@ -22,7 +22,7 @@ from wmtoolkit.envs.lanes import lane_seeds
 from wmtoolkit.envs.probabilities import certain
 from wmtoolkit.envs.recording import Recorder
 from wmtoolkit.envs.rendering import draw_view
-from wmtoolkit.envs.starts import Opening, Starts, begin, recordings
+from wmtoolkit.envs.starts import Opening, Starts, begin, recordings, shown_memory
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.rollout import RolloutState
@@ -99,7 +99,7 @@ class ImaginationVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         self.starts = [Starts(level, start, episodes, max_steps) for _ in range(num_envs)]
         self.world_model = load_world_model(checkpoint, device, precision)
         warn_of_unknown_level(self.world_model, level)
-        self.memory = self.world_model.network.world.checked_memory(memory)
+        self.memory = shown_memory(start, self.world_model, memory)
         self.temperature = temperature
         self.decoding_steps = decoding_steps
         self.max_episode_steps = max_episode_steps

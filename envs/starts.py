@@ -85,6 +85,8 @@ class Starts:
             self.fixed = self.continuation(start)
         elif not isinstance(start, str) or start not in KINDS:
             raise UserError(f"start {start!r} is not one of {', '.join(KINDS)}, nor a Trajectory")
+        elif start == "look_around" and not isinstance(self.level.unwrapped, MiniGridEnv):
+            raise UserError(f"start='look_around' needs a level of MiniGrid, which {level} is not")
         elif start in ("dataset", "branch") and not len(recordings):
             raise UserError(f"start={start!r} needs dataset=, a Minari id, a folder or a list of trajectories")
 
@@ -146,16 +148,23 @@ class Starts:
             warnings.warn(f"start: no mission of {self.name} says {verbs}, but {mission!r} does", stacklevel=3)
 
 
-def _look_around(level: gymnasium.Env, history: Trajectory) -> Trajectory:
-    """``history`` and what the agent of a level would see if it turned to the left once around, with all else standing
-    still. It does not turn: to face something may be what the mission asks for.
+def shown_memory(start: str | Trajectory, world_model: AnyOrderWorldModel, memory: int | None) -> int:
+    """How much of the past the model is shown, see ``WorldConfig.checked_memory``.
 
     Raises:
-        UserError: if the level is none of MiniGrid's.
+        UserError: for a memory that the model cannot be shown, or in which a look around would be forgotten.
     """
+    world = world_model.network.world
+    checked = world.checked_memory(memory)
+    if start == "look_around" and not (world.memory and checked):
+        raise UserError("start='look_around' needs a model that remembers cells: world.memory and memory above 0")
+    return checked
+
+
+def _look_around(level: gymnasium.Env, history: Trajectory) -> Trajectory:
+    """``history`` and what the agent of a level would see if it turned to the left once around, with all else standing
+    still. It does not turn: to face something may be what the mission asks for."""
     base: Any = level.unwrapped
-    if not isinstance(base, MiniGridEnv):
-        raise UserError(f"start='look_around' needs a level of MiniGrid, which {type(base).__name__} is not")
     for _ in range(LOOKS):
         base.agent_dir = (base.agent_dir - 1) % len(grid.DIRECTIONS)
         history = history.extended(grid.LEFT, base.gen_obs())
@@ -173,8 +182,6 @@ def begin(
     ``memory``: how much of the past the model is shown, see ``WorldConfig.checked_memory``.
     """
     dreams = [lane for lane, opening in enumerate(openings) if opening.history is None]
-    if any(opening.shown for opening in openings) and not (world_model.network.world.memory and memory != 0):
-        raise UserError("start='look_around' needs a model that remembers cells: world.memory and memory above 0")
     known = [opening.shown or opening.history for opening in openings if opening.history is not None]
     states = [world_model.rollout_state(known, memory=memory)] if known else []
     if dreams:

@@ -202,6 +202,17 @@ def test_results_of_one_name_are_told_apart(folders: list[Path], tmp_path: Path)
     assert [item.name for item in read_all(places)[0]] == ["a/x/run", "b/x/run", "b/y/run"]
 
 
+def test_where_imagination_began_is_in_a_rollouts_name(tmp_path: Path) -> None:
+    document = rollout(agent="random", level=SMALL, episodes=1)
+    del document["text"]
+    for start in ("level", "look_around"):
+        (tmp_path / start).mkdir()
+        told = {**document, "arguments": {**document["arguments"], "imagined": True, "start": start}}
+        (tmp_path / start / "results.json").write_text(json.dumps(told))
+    names = [item.name for item in read_all([tmp_path / "level", tmp_path / "look_around"])[0]]
+    assert names == ["random in imagination", "random in imagination, start look_around"]
+
+
 def _entry(value: float | None) -> dict[str, object]:
     return {"value": value, "ci95": None, "n": 9}
 

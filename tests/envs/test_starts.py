@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wmtoolkit.envs import ImaginationEnv, make_real_env
+from wmtoolkit.envs import ImaginationEnv, ImaginationVectorEnv, make_real_env
 from wmtoolkit.envs.grammar import is_mission
 from wmtoolkit.envs.starts import Starts
 from wmtoolkit.errors import UserError
@@ -78,7 +78,9 @@ def test_after_a_look_around_nothing_near_has_to_be_made_up():
 
 def test_looks_are_not_for_who_forgets_them(world_model):
     with pytest.raises(UserError, match="remembers cells"):
-        ImaginationEnv(LEVEL, world_model, "look_around", memory=0).reset(seed=0)
+        ImaginationEnv(LEVEL, world_model, "look_around", memory=0)
+    with pytest.raises(UserError, match="remembers cells"):
+        ImaginationVectorEnv(2, LEVEL, world_model, "look_around", memory=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
