@@ -135,8 +135,8 @@ class _Run:
         left = plan.steps - learner.num_timesteps
         if left > 0:
             with progress("train-policy", total=plan.steps, done=learner.num_timesteps) as bar:
-                rounds = _Rounds(self, bar)
-                learner.learn(left, callback=rounds, log_interval=1, reset_num_timesteps=self.saved < 0)
+                learner._last_obs = ()  # not None: SB3 need not reset, for each round begins with a reset of its own
+                learner.learn(left, callback=_Rounds(self, bar), log_interval=1, reset_num_timesteps=False)
         if self.saved < learner.num_timesteps:
             self.end_round(last=True)
 

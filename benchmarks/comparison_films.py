@@ -13,6 +13,7 @@ from wmtoolkit.agents import Agent
 from wmtoolkit.benchmarks.films import padded
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.trainings import slug
 from wmtoolkit.envs.rendering import draw_view, side_by_side, write_video
 from wmtoolkit.errors import UserError
 from wmtoolkit.progress import Bar
@@ -52,7 +53,7 @@ def film_units(plan: SuccessPlan | FidelityPlan, player: Player) -> Iterator[dic
 
 
 def film(plan: SuccessPlan | FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
-    """Make what is missing: ``LEVEL.gif`` in the suite's folder."""
+    """Make what is missing: ``LEVEL-AGENT.gif`` in the suite's folder."""
     for unit in film_units(plan, player):
 
         def work(unit: dict[str, Any] = unit) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def film(plan: SuccessPlan | FidelityPlan, player: Player, ledger: Ledger, bar: 
             condition = Condition(unit["level"], spec)
             with player.environment(condition) as env:
                 played = play(player.agent(condition, env), env, player.model, unit["seed"])
-            path = ledger.folder / f"{unit['level'].rpartition(':')[2]}.gif"
+            path = ledger.folder / f"{unit['level'].rpartition(':')[2]}-{slug(unit['film'])}.gif"
             write_small(path, played)
             return {"file": path.name, "steps": len(played["actions"]), "success": played["success"]}
 

@@ -25,7 +25,7 @@ from wmtoolkit.agents.sb3_algorithms import ALGORITHMS, choose, make_policy, res
 from wmtoolkit.agents.sb3_evaluation import FIRST_SEED, RealEvaluation
 from wmtoolkit.agents.sb3_files import ACTIONS, load_policy, save_policy
 from wmtoolkit.agents.sb3_training import _Run, cost, train_policy
-from wmtoolkit.envs import ImaginationVectorEnv
+from wmtoolkit.envs import ImaginationVectorEnv, starts
 from wmtoolkit.envs.missions import action_masks, token_space
 
 LEVEL, SHORT = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjS4-v0"
@@ -318,11 +318,14 @@ def test_the_teacher_is_not_told_of_a_look_around(world_model):
     assert not np.allclose(seen, told, atol=1e-4)
 
 
-def test_looks_around_are_counted_as_real_steps(checkpoint, tmp_path):
+def test_looks_around_are_counted_as_real_steps(checkpoint, tmp_path, monkeypatch):
+    looks, looked = [], starts._look_around
+    monkeypatch.setattr(starts, "_look_around", lambda *given: looks.append(1) or looked(*given))
     given = {"checkpoint": str(checkpoint), "start": "look_around", "clone": 48, "steps": 32}
     document = train_policy(plan(**given), tmp_path / "run")
     for row in document["rows"]:
         assert row["real_steps"] == 4 * row["real_resets"] > 0
+    assert document["metrics"]["real_resets"]["value"] == len(looks)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     del stored["start"]  # as of a run from before there were any
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
