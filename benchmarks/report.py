@@ -16,7 +16,15 @@ from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts
 from wmtoolkit.benchmarks.reporting.goals import PLANNER, goals
 from wmtoolkit.benchmarks.reporting.prediction import prediction
 from wmtoolkit.benchmarks.reporting.reading import Result, Run, flat_row, read_all
-from wmtoolkit.benchmarks.reporting.sections import Section, Table, number, short, with_interval
+from wmtoolkit.benchmarks.reporting.sections import (
+    Section,
+    Table,
+    first,
+    number,
+    of_table,
+    short,
+    with_interval,
+)
 from wmtoolkit.benchmarks.reporting.texts import csv_text, markdown, origin_line
 from wmtoolkit.benchmarks.reporting.trainings import pairs, speed, trainings
 from wmtoolkit.errors import UserError
@@ -77,14 +85,16 @@ def sections(found: Sequence[Run | Result]) -> list[Section]:
     share one, and so do runs. What cannot be shown leaves a hole."""
     results = [item for item in found if isinstance(item, Result)]
     runs = [item for item in found if isinstance(item, Run)]
-    reached = goals([item.document for item in results])
+    reached = goals([(item.document, item.name) for item in results])
     made = [reached] if reached else []
     for command, build in BUILDERS.items():
         own = [item for item in results if item.kind == command]
         if len(own) > 1 and any(item.document["metrics"] for item in own):
             made.append(_side_by_side(own))
         made += [_finished(build, item, several=len(own) > 1) for item in own]
-    played = [item for item in results if item.kind == "rollout"]
+    alone = [(item, _finished(_rollout, item)) for item in results if item.kind == "rollout"]
+    made += [section for _, section in alone if not section.tables]  # those that cannot be shown
+    played = [item for item, section in alone if section.tables]
     if played:
         together = rollouts([(item.document, item.name) for item in played])
         pictures = [picture for item in played for picture in _pictures(item)]
@@ -104,6 +114,10 @@ def _finished(build: Callable[[Mapping[str, Any], str], Section], item: Result, 
     return replace(section, title=title, holes=holes(item.document), origins=[item.document], pictures=_pictures(item))
 
 
+def _rollout(document: Mapping[str, Any], name: str) -> Section:
+    return rollouts([(document, name)])
+
+
 def _side_by_side(items: Sequence[Result]) -> Section:
     """The metrics of several results of one command, a column each."""
     names = dict.fromkeys(name for item in items for name in item.document["metrics"] if "/" not in name)
@@ -115,7 +129,8 @@ def _side_by_side(items: Sequence[Result]) -> Section:
     title = items[0].kind.removeprefix("bench ").capitalize()
     return Section(
         f"{title} side by side",
-        "Differences count where the intervals part, or where the same seeds were played.",
+        "Differences count where the intervals part, or where the same seeds were played. Under the sections that "
+        "follow stands where each comes from.",
         tables=[Table("", ["metric", *(item.name for item in items)], lines)],
     )
 
@@ -196,7 +211,7 @@ def _html(found: Sequence[Run | Result], left_out: Sequence[str], title: str) ->
 def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
     """The few numbers a reader looks for first."""
     documents = {item.document["command"]: item.document for item in reversed(found) if isinstance(item, Result)}
-    tiles = []
+    tiles: list[tuple[str, str]] = []
     measured = documents.get("bench prediction") or documents.get("evaluate")
     for name, label in (
         ("known_cell_accuracy", "known cells right"),
@@ -206,14 +221,15 @@ def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
         if measured and name in measured["metrics"]:
             tiles.append((label, f"{measured['metrics'][name]['value']:.4f}"))
     for item in found:
-        if isinstance(item, Result) and item.kind == "rollout" and item.document["arguments"]["agent"] == PLANNER:
-            if item.document["arguments"].get("imagined"):
+        if isinstance(item, Result) and item.kind == "rollout" and item.document["arguments"].get("agent") == PLANNER:
+            rate = item.document["metrics"].get("success_rate")
+            if item.document["arguments"].get("imagined") or rate is None:
                 continue
-            rate = item.document["metrics"]["success_rate"]
             tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
-    for row in documents.get("bench success", {}).get("rows", []):
-        if row.get("table") == "agents" and row["agent"] == PLANNER:
-            tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
+    suites = [item.document for item in found if isinstance(item, Result) and item.kind == "bench success"]
+    rows = [first(of_table(document, "agents"), agent=PLANNER) for document in suites]
+    if row := max((row for row in rows if row), key=lambda row: row["levels"], default=None):
+        tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
     if "fidelity_pearson" in documents.get("bench fidelity", {}).get("metrics", {}):
         value = documents["bench fidelity"]["metrics"]["fidelity_pearson"]["value"]
         tiles.append(("imagined against real success (Pearson)", number(value)))

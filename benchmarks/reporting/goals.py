@@ -46,17 +46,30 @@ Goal = tuple[str, str, str, str]
 """What, the goal, what was measured, and whether it is reached."""
 
 
-def goals(documents: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Every goal that one of the results documents bears on; None if none does."""
-    found = [goal for document in documents for goal in _of(document)]
-    if not found:
+def goals(found: Sequence[tuple[Mapping[str, Any], str]]) -> Section | None:
+    """Every goal that one of the results documents, each with its name, bears on; None if none does."""
+    lines: list[list[str]] = []
+    holes: list[str] = []
+    for document, name in found:
+        try:
+            lines += [[*goal, _source(document, name)] for goal in _of(document)]
+        except Exception as error:  # results of another hand, or of an older toolkit: the rest is still shown
+            holes.append(f"what {name} says of the goals cannot be told ({type(error).__name__}: {error})")
+    if not lines and not holes:
         return None
     return Section(
         "Goals",
         "What the project set out to reach, beside what was measured. A goal counts as reached if the value itself "
-        "reaches it; the interval says how sure that is. It is open where units of work that bear on it are missing.",
-        tables=[Table("", ["", "goal", "measured", ""], found, 2, (0, 1, 3))],
+        "reaches it; the interval says how sure that is. It is open where units of work that bear on it are missing. "
+        "Last: the results that it comes from, with the checkpoint's hash where they are of one.",
+        tables=[Table("", ["", "goal", "measured", "", "from"], lines, 2, (0, 1, 3, 4))],
+        holes=holes,
     )
+
+
+def _source(document: Mapping[str, Any], name: str) -> str:
+    checkpoint = document.get("checkpoint")
+    return f"{name}, {checkpoint['sha256'][:8]}" if checkpoint else name
 
 
 def _verdict(met: bool, missing: int = 0) -> str:

@@ -62,23 +62,37 @@ def read_folder(path: Path) -> Run | Result:
             raise UserError(f"{file} is cut off or no JSON; run its command again") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise UserError(f"{file} is of another schema than {SCHEMA}; run its command again with this toolkit")
-        if missing := {"command", "arguments", "metrics", "rows"} - set(document):
+        if missing := {"command", "command_line", "arguments", "metrics", "rows"} - set(document):
             raise UserError(f"{file} lacks {', '.join(sorted(missing))}; run its command again")
+        for name, entry in document["metrics"].items():
+            if missing := {"value", "ci95", "n"} - set(entry):
+                raise UserError(f"{file}: metric {name} lacks {', '.join(sorted(missing))}; run its command again")
         return Result(path, _name(path, document), document, sorted(path.glob("*.gif")))
     if (path / "metrics.jsonl").is_file() and (path / "config.yaml").is_file():
+        config = _config(path / "config.yaml")
         lines = []
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             try:
                 lines.append(json.loads(line))
             except ValueError:  # the last line of a run that is being written
                 break
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        return Run(path, path.name, config, lines)  # type: ignore[arg-type]
+        return Run(path, path.name, config, lines)
     if (path / "rows.jsonl").is_file():
         raise UserError(f"{path} holds a suite that was cut off before it wrote results.json; go on with --resume")
     raise UserError(f"{path} holds neither results.json nor metrics.jsonl; give folders of runs or results")
+
+
+def _config(file: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # OmegaConf passes on the YAML parser's exceptions as they are
+        raise UserError(f"{file} is cut off or no YAML ({type(error).__name__}); start the run again") from None
+    if not isinstance(config, dict) or (missing := {"model", "training", "world"} - set(config)):
+        what = "the config" if not isinstance(config, dict) else ", ".join(sorted(missing))
+        raise UserError(f"{file} lacks {what}; start the run again")
+    return config
 
 
 def read_all(paths: Sequence[Path]) -> tuple[list[Run | Result], list[str]]:
@@ -103,7 +117,7 @@ def _name(path: Path, document: Mapping[str, Any]) -> str:
     arguments = document["arguments"]
     start = arguments.get("start", "level")
     where = " in imagination" if arguments.get("imagined") else ""
-    return f"{arguments['agent']}{where}{'' if start == 'level' else f', start {start}'}"
+    return f"{arguments.get('agent', path.name)}{where}{'' if start == 'level' else f', start {start}'}"
 
 
 def _told_apart(found: list[Run | Result]) -> list[Run | Result]:

@@ -134,7 +134,11 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path], suites: Path, tmp_path: Path) -> None:
     broken = {}
-    for name, text in (("cut", '{"schema": 1, "comm'), ("other", '{"schema": 99}'), ("bare", '{"schema": 1}')):
+    for name, text in (
+        ("cut", '{"schema": 1, "comm'), ("other", '{"schema": 99}'), ("bare", '{"schema": 1}'),
+        ("half", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
+         '{"ece": {"value": 0}}}'),
+    ):  # fmt: skip
         broken[name] = tmp_path / name
         broken[name].mkdir()
         (broken[name] / "results.json").write_text(text)
@@ -148,7 +152,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
     for said in (
         "cut off or no JSON",
         "another schema",
-        "lacks",
+        "lacks arguments",
+        "metric ece lacks ci95, n",
         "neither results.json nor",
         "cut off before it wrote",
     ):
@@ -162,6 +167,37 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
     assert [item.document["command"] for item in read_all([suites])[0]] == [
         "bench baselines", "bench fidelity", "bench robustness", "bench success",
     ]  # fmt: skip
+
+
+def test_results_of_another_hand_spoil_nothing(folders: list[Path], suites: Path, tmp_path: Path) -> None:
+    """Whatever a document lacks beyond its frame, the page, Markdown and CSV hold all the others."""
+    odd = []
+    for source in (*folders, *sorted(path.parent for path in suites.glob("*/results.json"))):
+        document = json.loads((source / "results.json").read_text())
+        for lacking in ({"arguments": {}}, {"rows": [{"table": row.get("table")} for row in document["rows"]]}):
+            odd.append(tmp_path / f"odd-{len(odd)}")
+            odd[-1].mkdir()
+            (odd[-1] / "results.json").write_text(json.dumps({**document, **lacking}))
+    for ending in ("html", "md", "csv"):
+        found = compare([*odd, *folders], tmp_path / f"all.{ending}")
+        assert len(found["rows"]) == len(odd) + len(folders)
+    text = (tmp_path / "all.md").read_text()
+    assert "cannot be shown (KeyError" in text
+    assert "says of the goals cannot be told (KeyError" in text
+    assert len(re.findall(r"^\| policy[^|]* \| GoToRedBallGrey \| \d", text, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [("model: {a: [1", "cut off or no YAML"), ("model: {}", "lacks training, world"), ("[1]", "lacks the config")],
+)
+def test_runs_with_a_broken_config_are_named(config: str, said: str, folders: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(config)
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    found = compare([tmp_path / "run", *folders])
+    assert said in found["left_out"][0]
+    assert len(found["rows"]) == len(folders)
 
 
 def test_each_number_of_the_csv_has_labels_of_its_own(folders: list[Path], suites: Path, tmp_path: Path) -> None:
@@ -219,8 +255,10 @@ def _entry(value: float | None) -> dict[str, object]:
 
 def _goals(command: str, rows: list[dict], metrics: dict | None = None, **more: object) -> dict[str, tuple[str, ...]]:
     """Goal, measured and verdict of each goal of a document, by what it is about."""
-    section = goals([{"command": command, "metrics": metrics or {}, "rows": rows, **more}])
-    return {} if section is None else {line[0]: tuple(line[1:]) for line in section.tables[0].lines}
+    section = goals([({"command": command, "metrics": metrics or {}, "rows": rows, **more}, "here")])
+    lines = [] if section is None else section.tables[0].lines
+    assert {line[4] for line in lines} <= {"here"}
+    return {line[0]: tuple(line[1:4]) for line in lines}
 
 
 def _holes(*units: dict) -> dict[str, object]:
@@ -236,7 +274,7 @@ def test_goals_of_prediction_by_hand() -> None:
     assert found["changed cells"][2].startswith("not measured: ")
     found = _goals("bench prediction", [], metrics, units=_holes({"level": "a"}))
     assert found["outcome F1"][2] == "open: 3 units of work are missing"
-    assert goals([{"command": "bench speed", "metrics": {}, "rows": []}]) is None
+    assert goals([({"command": "bench speed", "metrics": {}, "rows": []}, "speed")]) is None
 
 
 def test_goals_of_success_by_hand() -> None:
