@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wmtoolkit.agents.budget import check_counts
+from wmtoolkit.agents.budget import check_amounts, check_counts
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.planner import Candidate, Planner, likeliest
 from wmtoolkit.agents.search_graph import SearchGraph
@@ -36,6 +36,7 @@ class BestFirstAgent(Planner):
         **shared: Any,
     ) -> None:
         check_counts(batch=batch)
+        check_amounts(goal_horizon=goal_horizon, prior_weight=prior_weight, interaction_cost=interaction_cost)
         super().__init__(**shared)
         self._batch, self._goal_horizon = batch, goal_horizon
         self._prior_weight, self._interaction_cost = prior_weight, interaction_cost

@@ -32,7 +32,7 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 2 if field.name == "max_forward_passes" else 1
+            least = 1 if field.name == "max_milliseconds" else 2  # the present situation and one more
             if not value >= least:
                 raise UserError(f"{field.name} must be at least {least} to plan anything, not {value}")
 
@@ -42,6 +42,13 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
+
+
+def check_amounts(**amounts: float) -> None:
+    """Raise ``UserError`` for an option that must be a number, at least 0, and is not."""
+    for name, value in amounts.items():
+        if not 0 <= value < float("inf"):
+            raise UserError(f"{name} must be a number, at least 0, not {value}")
 
 
 class Counter(Protocol):

@@ -45,7 +45,7 @@ class CEMAgent(Planner):
         self._elite, self._smoothing = elite, smoothing
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
-        views = Views.of_new_cells(graph)
+        views = Views.of_new_cells(graph, by_information=True)
         weights = np.ones((self._horizon, len(grid.ACTIONS)))
         walks: list[Walk] = []
         for _ in range(self._rounds):

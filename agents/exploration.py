@@ -14,6 +14,8 @@ STALE = 8
 """Cells last seen longer ago than this, in steps, are worth another look when there is nothing new to see."""
 UNIT = 0.05
 """Information is counted in so many nats."""
+INFORMATION = 0.01
+"""Worth of a nat, where success is worth 1: about 0.2 for a whole view of cells never seen."""
 PATIENCE = 2
 """Disappointments after which a cell is no longer looked for."""
 
@@ -60,6 +62,11 @@ class Views:
                 self._taken += count
             self._masks[done + row] |= self._bits[cell]
         return self._masks
+
+
+def nats(mask: int) -> float:
+    """Information that a mask of ``Views`` by information stands for."""
+    return UNIT * mask.bit_count()
 
 
 def most_revealing_path(

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
-from wmtoolkit.agents.budget import IMAGINE, check_counts
+from wmtoolkit.agents.budget import IMAGINE, check_amounts, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.planner import Candidate, Planner
@@ -30,8 +30,6 @@ class Plan(Protocol):
 
     actions: np.ndarray
     """(h,) 0-6."""
-    action_log_prob: float
-    """Log-probability of the actions as they were filled in, in nats."""
 
 
 class GoalModel(WorldModel, Protocol):
@@ -83,6 +81,7 @@ class InfillAgent(Planner):
         if not isinstance(horizons, Sequence) or not all(isinstance(horizon, int) for horizon in horizons):
             raise UserError(f"horizons is a list of numbers of steps, not {horizons!r}")
         check_counts(horizons=min(horizons, default=0), samples=samples, steps=steps)
+        check_amounts(temperature=temperature)
         super().__init__(**shared)
         if not hasattr(self._world_model, "infill_plan"):
             raise UserError("agent 'infill' needs a world model that infills plans (infill_plan)")
@@ -109,7 +108,7 @@ class InfillAgent(Planner):
             score = forward_score(graph, way)
             self._scores[way[-1]] = max(score, self._scores.get(way[-1], score))
             found.setdefault(actions, Candidate(actions, score, graph.nodes[way[-1]].success))
-        return sorted(found.values(), key=lambda candidate: -candidate.success)
+        return sorted(found.values(), key=lambda candidate: -candidate.score)
 
     def _goals(self, graph: SearchGraph) -> dict[int, float]:
         """The goal that the likeliest plan leads to; those met otherwise only where no plan leads to any."""

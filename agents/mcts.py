@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from wmtoolkit.agents.budget import IMAGINE, check_counts
-from wmtoolkit.agents.exploration import Views
+from wmtoolkit.agents.budget import IMAGINE, check_amounts, check_counts
+from wmtoolkit.agents.exploration import INFORMATION, Views, nats
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
-from wmtoolkit.agents.walks import INFORMATION
-from wmtoolkit.world import grid
 
 LOSS = 0.3
 """Virtual loss: what a simulation that is still on its way is taken to lose."""
@@ -48,10 +46,10 @@ class MCTSAgent(Planner):
     """Grows a tree by simulations, a batch of them in each forward pass, kept apart by virtual loss.
 
     A simulation follows PUCT (Silver et al. 2017) down to an action not imagined yet. What it returns is P(SUCCESS)
-    less P(FAILURE) at its end and a little for each new cell it shows, discounted. Where an action shows cells never
-    seen of which the model is unsure, it is a chance node: as it is visited more often, other outcomes are drawn
-    (double progressive widening, Couetoux et al. 2011), and simulations take them in turn. A goal must be predicted,
-    not drawn. Without one the agent takes the action visited most, and looks again.
+    less P(FAILURE) at its end and a little for the information that new cells promise on the way, discounted. Where an
+    action shows cells never seen of which the model is unsure, it is a chance node: as it is visited more often, other
+    outcomes are drawn (double progressive widening, Couetoux et al. 2011), and simulations take them in turn. A goal
+    must be predicted, not drawn. Without one the agent takes the action visited most, and looks again.
 
     Args:
         leaves: simulations in one batch.
@@ -73,12 +71,13 @@ class MCTSAgent(Planner):
         **shared: Any,
     ) -> None:
         check_counts(leaves=leaves, chances=chances, horizon=horizon)
+        check_amounts(exploration=exploration, settle=settle)
         super().__init__(**shared)
         self._leaves, self._exploration, self._chances = leaves, exploration, chances
         self._settle, self._horizon = settle, horizon
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
-        self._graph, self._views = graph, Views.of_new_cells(graph)
+        self._graph, self._views = graph, Views.of_new_cells(graph, by_information=True)
         self._edges: dict[int, dict[int, _Edge]] = {}
         self._generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
         self._open_nodes(range(len(graph)))
@@ -187,7 +186,7 @@ class MCTSAgent(Planner):
         masks = self._views.masks()
         shown, gains = masks[0], []
         for node in simulation.nodes[1:]:
-            gains.append(INFORMATION * (masks[node] & ~shown).bit_count() / grid.CELLS)
+            gains.append(INFORMATION * nats(masks[node] & ~shown))
             shown |= masks[node]
         end = simulation.nodes[-1]
         at = self._graph.nodes[end]

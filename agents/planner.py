@@ -175,18 +175,21 @@ class Planner(ABC):
         self._came_true &= equal
         if not self._plan and self._to_goal:
             assert self._planned_in is not None
+            assert self._seen is not None
+            if (*self._seen.position, self._seen.direction) != self._last.node.key[:3]:
+                return True, "not as imagined"  # the way was blocked: the goal was not reached
             self._false_goals.add(self._planned_in, self._last.node)
             return True, "false goal"
-        if not equal and not self._adapted(observation["image"]):
+        reason = "as imagined" if equal else self._adapted(observation["image"])
+        if reason is None:
             return True, "not as imagined"
         if not self._plan:
             return True, "plan finished"
-        reason = "as imagined" if equal else "as imagined, but for what came into view"
         return self._unfinished, f"{reason}, but the search was cut short" if self._unfinished else reason
 
-    def _adapted(self, image: np.ndarray) -> bool:
+    def _adapted(self, image: np.ndarray) -> str | None:
         """Keep the plan for an unexpected view, or take another way through what was imagined already, if one of them
-        is good for it; returns whether."""
+        is good for it; returns why, or None."""
         assert self._last is not None
         assert self._seen is not None
         assert self._planned_in is not None
@@ -194,16 +197,19 @@ class Planner(ABC):
         other = (self._last.node.image != image).any(-1)
         places = self._seen.index(np.array([self._seen.position]), np.array([self._seen.direction]))[0]
         if not self._plan or (other & self._known.reshape(-1)[places]).any() or not self._passable(self._seen):
-            return False
+            return None
+        kept = "as imagined, but for what came into view"
         if self._to_goal:
-            return True
+            return kept
         if not np.isin(image[other][:, 0], _SCENERY).all():
-            return False
+            return None
         if self._unfinished:
-            return True  # the search that goes on chooses the way
+            return kept  # the search that goes on chooses the way
         path = exploration_path(self._planned_in, root=self._last.index, discount=self._discount)
-        self._plan = _as_plan(self._planned_in, path) or self._plan
-        return True
+        if not path or [node for _, node in path] == [step.index for step in self._plan]:
+            return kept
+        self._plan = _as_plan(self._planned_in, path)
+        return "another way shows more"
 
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         """Make a new plan of at least one step; returns what people may want to see of the search."""
@@ -221,7 +227,7 @@ class Planner(ABC):
             path = graph.along(step.action for step in self._plan)
             if path:
                 self._follow(graph, path, seen)
-            return thought
+            return {**thought, "kept": True}
         self._to_goal = bool(path)
         path = path or self._look_around(graph)
         self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
@@ -229,7 +235,7 @@ class Planner(ABC):
             path = revisiting_path(graph, discount=self._discount)
         if not path:
             path = self._best_guess(graph)
-            self._to_goal = bool(path)
+            thought["guess"] = self._to_goal = bool(path)
         path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + (not self._unfinished)
         self._follow(graph, path, seen)
@@ -271,7 +277,9 @@ class Planner(ABC):
     def _best_guess(self, graph: SearchGraph) -> list[tuple[int, int]]:
         """With nothing left to see: the way to the likeliest success, if any is likelier than chance."""
         likely = [node for node in range(1, len(graph)) if self._promises(graph, node, GUESS)]
-        return graph.shortest([max(likely, key=lambda node: graph.nodes[node].success)]) if likely else []
+        likely.sort(key=lambda node: -graph.nodes[node].success)
+        # What was drawn is nobody's child, and so without a way there.
+        return next((way for node in likely if (way := graph.shortest([node]))), [])
 
     def _wander(self, graph: SearchGraph, seen: SeenMap) -> list[tuple[int, int]]:
         """The last resort: a walk through the graph drawn from the model's policy, away from where it has been."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
+from wmtoolkit.agents.budget import check_amounts
 from wmtoolkit.agents.protocol import Observation, WorldModel, remembered
-from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Trajectory
 
 
@@ -23,8 +24,7 @@ class PolicyAgent:
     """
 
     def __init__(self, *, world_model: WorldModel, temperature: float = 0.0, seed: int = 0) -> None:
-        if temperature < 0:
-            raise UserError(f"agent 'policy': temperature must be at least 0, not {temperature}")
+        check_amounts(temperature=temperature)
         self.diagnostics: dict[str, Any] = {}
         self._world_model, self._temperature = world_model, temperature
         self._rng = np.random.default_rng(seed)
@@ -62,5 +62,5 @@ class PolicyAgent:
     def _choose(self, probabilities: np.ndarray) -> int:
         if self._temperature == 0:
             return int(probabilities.argmax())
-        sharpened = np.maximum(probabilities, 1e-12) ** (1 / self._temperature)
-        return int(self._rng.choice(len(sharpened), p=sharpened / sharpened.sum()))
+        sharpened = softmax(np.log(np.maximum(probabilities, 1e-12)) / self._temperature)
+        return int(self._rng.choice(len(sharpened), p=sharpened))

@@ -77,6 +77,11 @@ class PolicyTraining:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
+        if "n_steps" in self.settings:
+            if self.settings["batch_size"] < 2:
+                raise UserError("setting batch_size is 1; it must be at least 2: advantages are normalised in a batch")
+            if self.settings["n_steps"] * self.num_envs < 2:
+                raise UserError("setting n_steps is 1 in a single lane; one of them must be more")
         if self.clone and self.dyna.get("scratch"):
             raise UserError("clone is of the given world model, and with scratch=true nothing is known: leave out one")
         if self.clone and self.algo == "dqn":

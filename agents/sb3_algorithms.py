@@ -49,6 +49,8 @@ _DQN: dict[str, Any] = {
     "exploration_fraction": 0.3,
     "exploration_final_eps": 0.05,
 }
+EXPLORED = 0.05
+"""Share of DQN's actions that are drawn evenly where actions are drawn: what SB3 ends its exploration with."""
 _SHARES = ("gamma", "gae_lambda", "exploration_fraction", "exploration_final_eps")
 
 
@@ -110,7 +112,7 @@ def resolved(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         whole = isinstance(settings[key], int)
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise UserError(f"setting {key} is {value!r}; it must be {'a whole number' if whole else 'a number'}")
-        if not value >= 0 or (whole and value == 0 and key != "learning_starts"):
+        if not 0 <= value < float("inf") or (whole and value == 0 and key != "learning_starts"):
             raise UserError(f"setting {key} is {value}; it must be {'at least 1' if whole else 'at least 0'}")
         if key in _SHARES and value > 1:
             raise UserError(f"setting {key} is {value}; it must be at most 1")
@@ -181,12 +183,17 @@ def choose(
     starts: np.ndarray,
     rng: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray, tuple[torch.Tensor, torch.Tensor] | None]:
-    """Actions (B,) int64, the likeliest ones or with ``rng`` drawn, the probabilities (B, 7), and the next state."""
+    """Actions (B,) int64, the likeliest ones or with ``rng`` drawn, the probabilities (B, 7), and the next state.
+
+    DQN has no probabilities; where actions are drawn, ``EXPLORED`` of them are any.
+    """
     policy.set_training_mode(False)
     with torch.no_grad():
         logits, state = log_probabilities(policy, observations, state, starts)
     shares = logits.double().exp().numpy()
     shares /= shares.sum(axis=1, keepdims=True)
+    if hasattr(policy, "q_net") and rng is not None:
+        shares = (1 - EXPLORED) * shares + EXPLORED / shares.shape[1]
     if rng is None:
         return shares.argmax(axis=1), shares, state
     drawn = (shares.cumsum(axis=1) > rng.random((len(shares), 1))).argmax(axis=1)

@@ -85,7 +85,7 @@ class Node:
 class SearchGraph:
     """What one decision imagines. It grows by pairs of a node and an action, many in one forward pass.
 
-    Prior knowledge of MiniGrid is used here and only here: turns and steps ahead lead where dead reckoning says, so
+    Prior knowledge of MiniGrid that it uses: turns and steps ahead lead where dead reckoning says, so
     a move into a situation already imagined costs nothing; and ``useful_actions``.
 
     It begins with the root as node 0.

@@ -1,4 +1,4 @@
-"""Random shooting: many action sequences drawn at random, the best of them followed."""
+"""Random shooting: many action sequences drawn at random; the shortest way to a goal that they found is followed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShootingAgent(Planner):
         self._samples, self._horizon, self._rounds = samples, horizon, rounds
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
-        views = Views.of_new_cells(graph)
+        views = Views.of_new_cells(graph, by_information=True)
         walks = []
         for _ in range(self._rounds):
             even = np.ones((self._horizon, len(grid.ACTIONS)))

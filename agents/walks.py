@@ -8,13 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wmtoolkit.agents.budget import IMAGINE
-from wmtoolkit.agents.exploration import Views
+from wmtoolkit.agents.exploration import INFORMATION, Views, nats
 from wmtoolkit.agents.planner import Candidate
 from wmtoolkit.agents.search_graph import SearchGraph
-from wmtoolkit.world import grid
-
-INFORMATION = 0.2
-"""Worth of a whole view of cells never seen, where success is worth 1."""
 
 
 @dataclass
@@ -65,7 +61,7 @@ def take_walks(
 
 
 def worth(graph: SearchGraph, walks: Sequence[Walk], views: Views, discount: float) -> np.ndarray:
-    """(n,) what each walk is worth: P(SUCCESS) at its end, less P(FAILURE), and a little for each new cell it shows.
+    """(n,) what each walk is worth: P(SUCCESS) at its end, less P(FAILURE), and a little for information on its way.
 
     All of it is discounted by the step it comes at.
     """
@@ -74,9 +70,8 @@ def worth(graph: SearchGraph, walks: Sequence[Walk], views: Views, discount: flo
     for index, walk in enumerate(walks):
         shown = masks[0]
         for step, node in enumerate(walk.nodes[1:], 1):
-            new = (masks[node] & ~shown).bit_count()
+            values[index] += discount**step * INFORMATION * nats(masks[node] & ~shown)
             shown |= masks[node]
-            values[index] += discount**step * INFORMATION * new / grid.CELLS
         end = graph.nodes[walk.nodes[-1]]
         values[index] += discount ** len(walk.actions) * (end.success - end.failure)
     return values

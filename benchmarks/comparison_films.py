@@ -113,7 +113,7 @@ def write_small(path: Path, played: dict[str, Any]) -> None:
         write_video(path, frames, fps=2)
         if path.stat().st_size <= LARGEST:
             return
-    while path.stat().st_size > LARGEST:
+    while path.stat().st_size > LARGEST and len(frames) > 1:
         frames = frames[: max(1, len(frames) // 2)]
         write_video(path, frames, fps=2)
 

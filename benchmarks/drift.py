@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ _CHUNK = 32
 _MEASURES = ("known_cell_accuracy", "known_frame_exact", "direction_accuracy", "outcome_accuracy")
 
 
-def open_loop(model: AnyOrderWorldModel, data: Path, branches: int, horizon: int, seed: int = 0) -> dict[str, Any]:
+def open_loop(
+    model: AnyOrderWorldModel,
+    data: Sequence[Path],
+    branches: int,
+    horizon: int,
+    seed: int = 0,
+    decoding_steps: int = 1,
+) -> dict[str, Any]:
     """Branch from recorded episodes of the test split and imagine on, under the recorded actions.
 
     Imagination starts at a random step of an episode, from all that was seen until then, goes on for ``horizon`` steps
     or to the episode's end, and is never shown reality again. A cell is known if its place was seen before the branch:
     nothing else can be held against it.
+
+    Args:
+        decoding_steps: rounds in which each frame is filled in, the most confident tokens first.
 
     Returns:
         ``steps``: a row for each horizon h with ``n`` branches that lasted so long, ``_MEASURES`` with intervals; and
@@ -30,7 +41,7 @@ def open_loop(model: AnyOrderWorldModel, data: Path, branches: int, horizon: int
         episode ends counts as far as it went), its ``median``, and the share of branches ``without_error``.
     """
     rng = np.random.default_rng(seed)
-    store = open_store([data], "test")
+    store = open_store(data, "test")
     frames = windows.Frames.from_store(store)
     steps = frames.lengths - 1
     episode = rng.permutation(np.flatnonzero(steps > 0))[:branches]
@@ -41,7 +52,7 @@ def open_loop(model: AnyOrderWorldModel, data: Path, branches: int, horizon: int
     weight = np.zeros_like(right)
     for low in range(0, len(episode), _CHUNK):
         part = np.arange(low, min(low + _CHUNK, len(episode)))
-        _imagine(model, store, frames, episode, start, last, part, right, weight)
+        _imagine(model, store, frames, episode, start, last, part, right, weight, decoding_steps)
     rows = []
     for index in range(horizon):
         there = np.flatnonzero(weight[:, index, 1])
@@ -68,6 +79,7 @@ def _imagine(
     part: np.ndarray,
     right: np.ndarray,
     weight: np.ndarray,
+    decoding_steps: int,
 ) -> None:
     """Imagine the branches ``part``; ``right`` and ``weight`` are written in place."""
     tokens = WorldTokenizer()
@@ -81,7 +93,7 @@ def _imagine(
             state, seen = state.select(np.flatnonzero(going)), seen.select(np.flatnonzero(going))
         own = part[lanes]
         target = frames.offsets[episode[own]] + start[own] + index + 1
-        state = state.step(np.asarray(frames.actions[target], dtype=np.int64))
+        state = state.step(np.asarray(frames.actions[target], dtype=np.int64), steps=decoding_steps)
         headings = np.asarray(frames.directions[target], dtype=np.int64)
         world = geometry.world_cells(frames.positions[target], headings)
         known = (seen.look_up(world)[1] >= 0).reshape(len(own), -1)

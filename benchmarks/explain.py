@@ -33,17 +33,17 @@ ARROWS = {"left": "↶", "right": "↷", "forward": "↑", "pickup": "pick up", 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the page says of one decision; pictures are data URLs, ``candidates`` hold actions, score, P(success)."""
+    """What the page says of one decision; pictures are data URLs, ``candidates`` hold actions, score, P(success) and
+    whether it is the plan."""
 
     step: int
     action: str
     reason: str
-    goal: bool | None
-    success: float | None
+    aim: str | None
     cost: str
     plan: str
     changes: list[str]
-    candidates: list[tuple[str, str, str]]
+    candidates: list[tuple[str, str, str, bool]]
     seen: str
     imagined: str | None
     level: str | None
@@ -89,8 +89,7 @@ class Explanation:
                 step=len(self._decisions),
                 action=headline.rpartition(": ")[2] if action is None else grid.ACTIONS[action],
                 reason="the end" if action is None else str(now.get("reason", "asked for each step")),
-                goal=now.get("goal"),
-                success=now.get("success_probability"),
+                aim=_aim(now),
                 cost=_cost(now),
                 plan=spelled(now.get("plan", [])),
                 changes=[] if imagined is None else differences(imagined, observation["image"]),
@@ -150,13 +149,27 @@ def _thing(cell: np.ndarray) -> str:
     return f"a {grid.COLORS[cell[1]]} {name}{state}"
 
 
-def _candidates(now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(actions, score, P(success)) of what was considered; of agents that only ask the policy, its probabilities."""
+def _aim(now: Mapping[str, Any]) -> str | None:
+    """What the plan is for; None of agents that have none."""
+    if "goal" not in now:
+        return None
+    if not now["goal"]:
+        return "to see more, no goal in sight"
+    what = "a guess, with nothing left to see" if now.get("guess") else "to a goal"
+    kept = ", kept though it is not in sight now" if now.get("kept") else ""
+    return f"{what}{kept}, P(success) {now['success_probability']:.2f}"
+
+
+def _candidates(now: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """What was considered; of agents that only ask the policy, its probabilities."""
     if "probabilities" in now:
         order = np.argsort(-now["probabilities"])
-        return [(grid.ACTIONS[action], f"{now['probabilities'][action]:.3f}", "") for action in order]
+        return [(grid.ACTIONS[action], f"{now['probabilities'][action]:.3f}", "", False) for action in order]
     listed = now.get("candidates", [])[:LISTED]
-    return [(spelled(each.actions), _number(each.score), _number(each.success)) for each in listed]
+    plan = tuple(now.get("plan", ()))
+    return [
+        (spelled(each.actions), _number(each.score), _number(each.success), each.actions == plan) for each in listed
+    ]
 
 
 def _number(value: float) -> str:

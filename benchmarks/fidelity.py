@@ -14,7 +14,7 @@ from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, left_out, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.starts import FRESH
 from wmtoolkit.errors import UserError
@@ -120,7 +120,7 @@ def run(plan: FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
         def work(level: str = level) -> dict[str, Any]:
             path = player.fresh_data(level, plan.seed)
-            return open_loop(player.model, path, plan.branches, plan.horizon, seed=plan.seed)
+            return open_loop(player.model, [path], plan.branches, plan.horizon, seed=plan.seed)
 
         ledger.do(_drift_unit(plan, player, level), work)
         bar.advance(info=f"{level}: drift")
@@ -149,6 +149,7 @@ def report(plan: FidelityPlan, player: Player, ledger: Ledger) -> tuple[dict[str
         played = [episodes(own, condition, seeds, ledger) for condition in (imagined, real)]
         name = f"{real.agent.name}, {checkpoint}" if checkpoint else real.agent.name
         row: dict[str, Any] = {"table": "fidelity", "level": real.level, "agent": name}
+        row |= left_out(seeds, plan.episodes)
         for side, part in zip(("imagined", "real"), map(summary, played), strict=True):
             row |= {
                 f"{side}_{key}": part.get(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ ROUNDS = 4
 """Rounds of decoding where the cache is tried: what is kept of the context serves all of them."""
 
 
-def comparisons(*, quick: bool = False, seed: int = 0) -> Iterator[Comparison]:
-    """What is compared, with the packaged model; the targets are those of the issue that asked for imagination."""
+def comparisons(*, quick: bool = False, seed: int = 0, checkpoint: Path | None = None) -> Iterator[Comparison]:
+    """What is compared, with a checkpoint's model; the targets are those of the issue that asked for imagination."""
     sizes, steps, lanes = ((1, 4), 2, 2) if quick else ((1, 4, 16, 64, 256), 8, 16)
-    model = AnyOrderWorldModel.from_pretrained()
+    model = AnyOrderWorldModel.from_pretrained(checkpoint)
     histories = _histories(lanes, seed)
     rng = np.random.default_rng(seed)
     variants = {}

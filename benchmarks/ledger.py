@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtoolkit.errors import UserError
-from wmtoolkit.evaluation.results import SCHEMA, git_commit
+from wmtoolkit.evaluation.results import SCHEMA, git_commit, versions
 
 Unit = Mapping[str, Any]
 
@@ -19,8 +19,8 @@ Unit = Mapping[str, Any]
 class Ledger:
     """``rows.jsonl`` in a folder: each finished or failed unit of work of one suite.
 
-    A row holds ``unit`` (what was done), ``values`` or ``error``, and ``date``, ``git``, ``seconds``. Failed units are
-    tried again the next time. A line cut off by a crash is dropped.
+    A row holds ``unit`` (what was done), ``values`` or ``error``, and ``date``, ``git``, ``machine``, ``seconds``.
+    Failed units are tried again the next time. A line cut off by a crash is dropped.
 
     Args:
         folder: of the suite.
@@ -35,17 +35,15 @@ class Ledger:
         self.path = folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, dict[str, Any]] = {}
-        self._git = git_commit()
+        self._git, self._machine = git_commit(), versions()["machine"]
         kept = read_rows(self.path, suite) if self.path.is_file() else []
         for row in kept:
             self._rows[_key(row["unit"])] = row
-        if self.path.is_file():  # without what was cut off, so that the next line starts on its own
-            temporary = self.path.with_suffix(".tmp")
-            lines = [{"schema": SCHEMA, "suite": suite}, *kept]
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            os.replace(temporary, self.path)
-        else:
-            self.path.write_text(json.dumps({"schema": SCHEMA, "suite": suite}) + "\n", encoding="utf-8")
+        # Whole or not at all, and without what was cut off, so that the next line starts on its own.
+        temporary = self.path.with_suffix(".tmp")
+        lines = [{"schema": SCHEMA, "suite": suite}, *kept]
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        os.replace(temporary, self.path)
 
     def done(self, unit: Unit) -> bool:
         """Whether the unit was finished, not merely tried."""
@@ -83,7 +81,7 @@ class Ledger:
             self.write(unit, values, time.perf_counter() - started)
 
     def _append(self, row: dict[str, Any]) -> None:
-        row |= {"date": datetime.now(UTC).date().isoformat(), "git": self._git}
+        row |= {"date": datetime.now(UTC).date().isoformat(), "git": self._git, "machine": self._machine}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -91,11 +89,13 @@ class Ledger:
         self._rows[_key(row["unit"])] = row
 
     def made(self, units: Iterable[Unit]) -> dict[str, list[Any]]:
-        """Commits and dates, in their order, at which the finished ones of these units were done."""
+        """Commits and dates, in their order, at which the finished ones of these units were done, and on which machines
+        as far as it is known."""
         rows = [self._rows[_key(unit)] for unit in units if self.done(unit)]
         return {
             "commits": list(dict.fromkeys(row["git"] for row in rows)),
             "dates": sorted({row["date"] for row in rows}),
+            "machines": list(dict.fromkeys(row["machine"] for row in rows if "machine" in row)),
         }
 
     def holes(self, units: Iterable[Unit]) -> list[dict[str, Any]]:

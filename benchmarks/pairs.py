@@ -71,7 +71,10 @@ def run(plan: PairsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             ]
             document = evaluate(out / "checkpoint", fresh, samples=plan.samples)
             rows = [row for row in document["rows"] if row["table"] == "levels" and row.get("predictor") == MODEL]
-            return {"rows": [row for row in rows if ", " in row["level"]]}
+            return {
+                "rows": [row for row in rows if ", " in row["level"]],
+                "checkpoint": document["checkpoint"]["sha256"],
+            }
 
         ledger.do(unit, work)
         bar.advance(info=f"seed {unit['training_seed']}")
@@ -81,12 +84,13 @@ def report(plan: PairsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, A
     """Rows: table ``runs`` a training, level and kind of pairs; ``pairs`` a level and kind, the mean over trainings."""
     runs: list[dict[str, Any]] = []
     for unit, _ in _runs(plan):
-        for row in (ledger.values(unit) or {"rows": []})["rows"]:
+        values = ledger.values(unit) or {"rows": []}
+        about = {"training_seed": unit["training_seed"]}
+        about |= {key: values[key] for key in ("checkpoint",) if key in values}
+        for row in values["rows"]:
             level, _, pairs = row["level"].rpartition(", ")
             own = {key: value for key, value in row.items() if key not in ("table", "level", "predictor")}
-            runs.append(
-                {"table": "runs", "level": level, "pairs": pairs, "training_seed": unit["training_seed"], **own}
-            )
+            runs.append({"table": "runs", "level": level, "pairs": pairs, **about, **own})
     means = []
     for level, pairs in dict.fromkeys((row["level"], row["pairs"]) for row in runs):
         own_runs = [

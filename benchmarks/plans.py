@@ -86,10 +86,23 @@ def load_plan(
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise UserError(f"{where}: unknown key {key}; {hint}")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), document))  # type: ignore[return-value]
+        plan: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), document))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None)
         raise UserError(f"{where}: {key}: {str(error.msg or error).splitlines()[0]}") from None
+    _check_names(plan, where)
+    return plan  # type: ignore[no-any-return]
+
+
+def _check_names(plan: Any, where: str) -> None:
+    """Raise ``UserError`` if two of a kind have one name: the results of one would stand for both."""
+    for keys in (("agents", "baselines"), ("variants",), ("levels",), ("seeds",)):
+        entries = [entry for key in keys for entry in getattr(plan, key, [])]
+        names = [getattr(entry, "name", entry) for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                label = "; give one of them another label" if keys[0] == "agents" else ""
+                raise UserError(f"{where}: {keys[0]}: {name} comes twice{label}")
 
 
 def document(plan: Any) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,12 +23,13 @@ from wmtoolkit.benchmarks.fresh import fresh_data
 from wmtoolkit.benchmarks.lanes import AGENTS, LANES, run_lanes
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import AgentSpec, fingerprint
-from wmtoolkit.benchmarks.rollouts import IMAGINED, EpisodeResult, counts, run_episode, saved_hash
+from wmtoolkit.benchmarks.rollouts import IMAGINED, EpisodeResult, check_perfect, counts, run_episode, saved_hash
 from wmtoolkit.data import open_store
 from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
+from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import check_store, training_record
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
@@ -35,6 +37,7 @@ from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
 
 CLONING = "cloning:"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,10 @@ class Player:
         if not todo:
             return
         if condition.imagined and condition.agent.agent in AGENTS and not (condition.belief or condition.corruption):
-            for first in range(0, len(todo), LANES):
-                self._play_lanes(condition, todo[first : first + LANES], ledger, bar)
-            return
+            batches = [todo[first : first + LANES] for first in range(0, len(todo), LANES)]
+            todo = [left for batch in batches for left in self._play_lanes(condition, batch, ledger, bar)]
+            if not todo:
+                return
         with contextlib.ExitStack() as stack:
             try:
                 env = stack.enter_context(self.environment(condition))
@@ -147,8 +151,9 @@ class Player:
 
     def _play_lanes(
         self, condition: Condition, todo: Sequence[tuple[int, dict[str, Any]]], ledger: Ledger, bar: Bar
-    ) -> None:
-        """Play imagined episodes at once; what is raised fails the first of those that are left."""
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """Play imagined episodes at once; returns those that are left where anything was raised: one by one, it can be
+        told whose they were."""
         units, started = dict(todo), time.perf_counter()
         try:
             env: Any = gymnasium.make_vec(
@@ -169,11 +174,13 @@ class Player:
                     started = now
                     bar.advance(info=f"{condition.level}: {condition.agent.name}")
         except Exception as error:
-            ledger.fail(next(iter(units.values())), error)
+            _log.debug("episodes at once: %d are left to be played one by one", len(units), exc_info=error)
+        return list(units.items())
 
     def agent(self, condition: Condition, env: gymnasium.Env) -> Agent:
         """The condition's agent, for its environment: by name, one of ``FITTED``, or ``cloning:FILE``."""
         name = condition.agent.agent
+        check_perfect(name, imagined=condition.imagined, masked=bool(condition.corruption))
         if name in FITTED:
             return fitted_agent(name, condition.agent.settings, self.folder)
         if name.startswith(CLONING):
@@ -230,6 +237,12 @@ def _values(result: EpisodeResult) -> dict[str, Any]:
     return {key: value for key, value in asdict(result).items() if key != "seed"}
 
 
+def left_out(seeds: Sequence[int], count: int) -> dict[str, str]:
+    """A remark for a row of which seeds were left out; empty if none was."""
+    missing = count - len(seeds)
+    return {"note": f"{missing} of {count} seeds were trained on and left out"} if missing else {}
+
+
 def episodes(player: Player, condition: Condition, seeds: Sequence[int], ledger: Ledger) -> list[dict[str, Any]]:
     """Finished episodes of a condition in order of their seeds; those not played are missing."""
     found = []
@@ -265,6 +278,37 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     errors = [item["error"] for item in found if item["error"]]
     row |= {"errors": len(errors), "error": errors[0] if errors else None}
     return row
+
+
+def played_everywhere(
+    agent: AgentSpec,
+    levels: Sequence[str],
+    seeds: Sequence[int],
+    player: Player,
+    make: Callable[[Condition, gymnasium.Env], Agent] | None = None,
+) -> dict[str, Any]:
+    """Summary of an agent's episodes on the same seeds of each level, and in ``levels`` one of each.
+
+    An agent or a level that cannot be made plays none there, and ``error`` says why.
+
+    Args:
+        make: makes the agent; ``player`` by default.
+    """
+    each: dict[str, list[dict[str, Any]]] = {}
+    broken: list[str] = []
+    for level in levels:
+        condition = Condition(level, agent)
+        each[level] = []
+        try:
+            with player.environment(condition) as env:
+                acting = (make or player.agent)(condition, env)
+                each[level] = [asdict(run_episode(acting, env, seed)) for seed in seeds]
+        except Exception as error:
+            broken.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+    whole = {"errors": 0, "error": None} | summary([item for own in each.values() for item in own])
+    if broken:
+        whole["error"] = broken[0]
+    return {**whole, "levels": {level: summary(own) for level, own in each.items()}}
 
 
 def flat(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

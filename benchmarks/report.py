@@ -14,6 +14,7 @@ import jinja2
 from wmtoolkit.benchmarks.reporting import figures
 from wmtoolkit.benchmarks.reporting.agents import fidelity, robustness, rollouts, success
 from wmtoolkit.benchmarks.reporting.goals import PLANNER, goals
+from wmtoolkit.benchmarks.reporting.policies import policies
 from wmtoolkit.benchmarks.reporting.prediction import prediction
 from wmtoolkit.benchmarks.reporting.reading import Result, Run, flat_row, read_all
 from wmtoolkit.benchmarks.reporting.sections import (
@@ -42,6 +43,11 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], str], Section]] = {
     "bench speed": speed,
 }
 """Sections by the command whose results they show, in the order of the report."""
+TOGETHER: dict[str, Callable[[list[tuple[Mapping[str, Any], str]]], Section]] = {
+    "train-policy": policies,
+    "rollout": rollouts,
+}
+"""Sections that all results of a command share."""
 
 
 def compare(
@@ -81,8 +87,8 @@ def compare(
 
 
 def sections(found: Sequence[Run | Result]) -> list[Section]:
-    """One section a result, in the order of ``BUILDERS``, and before them several of one command side by side; rollouts
-    share one, and so do runs. What cannot be shown leaves a hole."""
+    """One section a result, in the order of ``BUILDERS``, and before them several of one command side by side; those
+    ``TOGETHER`` share one, and so do runs. What cannot be shown leaves a hole."""
     results = [item for item in found if isinstance(item, Result)]
     runs = [item for item in found if isinstance(item, Run)]
     reached = goals([(item.document, item.name) for item in results])
@@ -92,14 +98,9 @@ def sections(found: Sequence[Run | Result]) -> list[Section]:
         if len(own) > 1 and any(item.document["metrics"] for item in own):
             made.append(_side_by_side(own))
         made += [_finished(build, item, several=len(own) > 1) for item in own]
-    alone = [(item, _finished(_rollout, item)) for item in results if item.kind == "rollout"]
-    made += [section for _, section in alone if not section.tables]  # those that cannot be shown
-    played = [item for item, section in alone if section.tables]
-    if played:
-        together = rollouts([(item.document, item.name) for item in played])
-        pictures = [picture for item in played for picture in _pictures(item)]
-        made.append(replace(together, origins=[item.document for item in played], pictures=pictures))
-    made += [_finished(_anything, item) for item in results if item.kind not in (*BUILDERS, "rollout")]
+    for command, together in TOGETHER.items():
+        made += _in_one(together, [item for item in results if item.kind == command])
+    made += [_finished(_anything, item) for item in results if item.kind not in (*BUILDERS, *TOGETHER)]
     return made + ([_trained(runs)] if runs else [])
 
 
@@ -114,8 +115,16 @@ def _finished(build: Callable[[Mapping[str, Any], str], Section], item: Result, 
     return replace(section, title=title, holes=holes(item.document), origins=[item.document], pictures=_pictures(item))
 
 
-def _rollout(document: Mapping[str, Any], name: str) -> Section:
-    return rollouts([(document, name)])
+def _in_one(build: Callable[[list[tuple[Mapping[str, Any], str]]], Section], items: Sequence[Result]) -> list[Section]:
+    """One section of all these results, and before it a hole for each that cannot be shown."""
+    alone = [_finished(lambda document, name: build([(document, name)]), item) for item in items]
+    shown = [item for item, section in zip(items, alone, strict=True) if section.tables]
+    made = [section for section in alone if not section.tables]
+    if shown:
+        section = build([(item.document, item.name) for item in shown])
+        pictures = [picture for item in shown for picture in _pictures(item)]
+        made.append(replace(section, origins=[item.document for item in shown], pictures=pictures))
+    return made
 
 
 def _side_by_side(items: Sequence[Result]) -> Section:

@@ -12,7 +12,7 @@ from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.blind_prediction import predict_blindly
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, left_out, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.evaluation.aggregates import paired_difference, retention, robustness_curve
 from wmtoolkit.progress import Bar
@@ -126,7 +126,7 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
             for knob, strength, belief in settings(plan, agent):
                 found = episodes(player, condition(level, agent, knob, strength, belief), seeds, ledger)
                 row = {"table": "robustness", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
-                rows.append({**row, "belief": belief, **summary(found)})
+                rows.append({**row, "belief": belief, **summary(found), **left_out(seeds, plan.episodes)})
                 if found and len(found) == len(seeds):
                     both = [[entry["success"], entry["episode_return"]] for entry in found]
                     scores[agent.name, knob, strength, belief] = np.array(both, float).T

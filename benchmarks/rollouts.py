@@ -21,7 +21,7 @@ from wmtoolkit.benchmarks.films import film_frame, padded
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
-from wmtoolkit.envs.rendering import write_video
+from wmtoolkit.envs.rendering import check_video, write_video
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.evaluation.results import results_document, write_json
@@ -98,11 +98,10 @@ def run_episodes(
     Raises:
         UserError: for an unknown level, agent or option, or what is missing for it.
     """
-    if isinstance(agent, str) and agent.startswith(f"{PERFECT}:") and (imagined or mask_ratio):
-        raise UserError(
-            f"agent {agent!r} imagines with a copy of the real level, seen in full; use it without "
-            + ("--imagined" if imagined else "--mask-ratio")
-        )
+    if isinstance(agent, str):
+        check_perfect(agent, imagined=imagined, masked=bool(mask_ratio))
+    if video is not None:
+        check_video(video)
     film = seeds[0] if video_seed is None else video_seed
     if film not in seeds:
         raise UserError(f"the video's seed {film} is not among the episodes' seeds")
@@ -117,7 +116,15 @@ def run_episodes(
                 frames: list[np.ndarray] | None = [] if video is not None and seed == film else None
                 name = agent if isinstance(agent, str) else "an agent"
                 notes = Explanation(f"{name} in {level}, seed {seed}") if explain and seed == film else None
-                results.append(run_episode(actor, env, int(seed), frames, notes, strict=not results))
+                try:
+                    result = run_episode(actor, env, int(seed), frames, notes, strict=not results)
+                except Exception as error:
+                    if not results:
+                        raise  # nothing is lost yet
+                    said = f"the level raised {type(error).__name__}: {error}"
+                    result = EpisodeResult(int(seed), False, 0.0, 0, 0, 0.0, 0.0, 0, said)
+                    _log.debug("the level raised in the episode of seed %d", seed, exc_info=error)
+                results.append(result)
                 if frames is not None and video is not None:
                     write_video(video, padded(frames), fps=2)
                 if notes and explain:
@@ -126,6 +133,15 @@ def run_episodes(
     finally:
         env.close()
     return results
+
+
+def check_perfect(agent: str, *, imagined: bool, masked: bool) -> None:
+    """Raise ``UserError`` where an agent that imagines with copies of the real level has none, or does not see it."""
+    if agent.startswith(f"{PERFECT}:") and (imagined or masked):
+        raise UserError(
+            f"agent {agent!r} imagines with a copy of the real level, seen in full; use it without "
+            + ("imagination (--imagined)" if imagined else "masking (--mask-ratio)")
+        )
 
 
 def rollout(

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
+from wmtoolkit.benchmarks.play import Player
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
 
-PARTS = {name: f"wmtoolkit.benchmarks.{name}_speed" for name in ("llada2", "data", "imagination")}
+IMAGINATION = "imagination"
+PARTS = {name: f"wmtoolkit.benchmarks.{name}_speed" for name in ("llada2", "data", IMAGINATION)}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -70,6 +72,7 @@ def speed(
     rounds: int | None = None,
     threads: int | None = None,
     clock: str = "wall",
+    checkpoint: Path | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +80,7 @@ def speed(
 
     Args:
         quick: small sizes and one round: shows that it runs, proves little.
+        checkpoint: folder of the world model that imagines; None: the packaged one.
         rounds: turns each variant takes after one that warms up; 4 if not given.
         threads: of torch, for the time of the measurement; as they are if not given.
         clock: ``wall``, or ``cpu``: the processor time of this process, fair with one thread on a busy machine.
@@ -101,7 +105,8 @@ def speed(
     try:
         with progress("measuring speed", None) as bar:
             for part in parts or PARTS:
-                for comparison in import_module(PARTS[part]).comparisons(quick=quick, seed=seed):
+                options = {"checkpoint": checkpoint} if part == IMAGINATION else {}
+                for comparison in import_module(PARTS[part]).comparisons(quick=quick, seed=seed, **options):
                     bar.advance(info=f"{part}: {comparison.name}")
                     if isinstance(comparison, Amount):
                         found = _amounts(comparison)
@@ -110,7 +115,8 @@ def speed(
                     rows += [{"part": part, **row} for row in found]
     finally:
         torch.set_num_threads(before)
-    document = results_document("bench speed", arguments, {}, rows, seed=seed)
+    identity = Player(checkpoint).identity if IMAGINATION in arguments["parts"] else None
+    document = results_document("bench speed", arguments, {}, rows, seed=seed, checkpoint=identity)
     if out is not None:
         write_json(out / "results.json", document)
     return {**document, "text": _text(rows, arguments)}

@@ -13,9 +13,10 @@ from wmtoolkit.benchmarks.baselines.acting import check_unfitted
 from wmtoolkit.benchmarks.comparison_films import film, film_rows, film_units
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
-from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, summary
+from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, left_out, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.evaluation.aggregates import level_iqm, paired_difference, probability_of_improvement
+from wmtoolkit.evaluation.intervals import wilson
 from wmtoolkit.progress import Bar
 
 
@@ -66,22 +67,22 @@ def report(plan: SuccessPlan, player: Player, ledger: Ledger) -> tuple[dict[str,
         seeds = player.seeds(condition.level, plan.seed, plan.episodes)
         found = episodes(player, condition, seeds, ledger)
         name, row = condition.agent.name, {"table": "success", "level": condition.level, "agent": condition.agent.name}
-        row |= summary(found)
-        if len(seeds) < plan.episodes:
-            row["note"] = f"{plan.episodes - len(seeds)} of {plan.episodes} seeds were trained on and left out"
-        rows.append(row)
+        rows.append(row | summary(found) | left_out(seeds, plan.episodes))
         if len(found) == len(seeds) and found:
             returns.setdefault(name, {})[condition.level] = np.array([item["episode_return"] for item in found])
             successes.setdefault(name, {})[condition.level] = np.array([item["success"] for item in found], float)
     metrics: dict[str, Any] = {}
     for name, levels in successes.items():
-        middle, mean = level_iqm(list(levels.values())), np.concatenate(list(levels.values()))
+        middle, all_of_them = level_iqm(list(levels.values())), np.concatenate(list(levels.values()))
+        low, high = wilson(int(all_of_them.sum()), len(all_of_them))
         rows.append(
             {
                 "table": "agents",
                 "agent": name,
                 "levels": len(levels),
-                "success_rate": float(mean.mean()),
+                "success_rate": float(all_of_them.mean()),
+                "success_rate_low": low,
+                "success_rate_high": high,
                 **flat("success_iqm", middle),
                 **flat("return_iqm", level_iqm(list(returns[name].values()))),
             }

@@ -131,7 +131,7 @@ def run_all(
             failed[suite] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if overwrite or _must_measure_speed(out / "speed", quick):
         try:
-            speed(quick=quick, out=out / "speed")
+            speed(quick=quick, out=out / "speed", checkpoint=checkpoint)
         except Exception as error:
             failed["speed"] = f"{type(error).__name__}: {error}"
     holes = [*(f"{suite}: {why}" for suite, why in failed.items()), *not_asked]

@@ -8,22 +8,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from wmtoolkit.benchmarks.baselines.acting import FITTED
+from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
-from wmtoolkit.benchmarks.play import Condition, Player, summary
-from wmtoolkit.benchmarks.rollouts import run_episode
+from wmtoolkit.benchmarks.play import Player, played_everywhere
+from wmtoolkit.benchmarks.reporting.sections import short
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 from wmtoolkit.progress import Bar
 from wmtoolkit.training.config import Config, load_config
+
+DRIFT = "frames_exact_alone"
+BRANCHES, HORIZON = 64, 8
+"""Episodes in which imagination goes on alone, for so many steps, where ways of decoding are compared."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,17 @@ class TrainingsPlan:
         variants: what is trained; set: entries to change in all of them.
         seeds: of the trainings, one run each.
         samples: steps of each level that ``wmtool evaluate`` predicts, on fresh episodes of the first variant's levels.
-        agents: play ``episodes`` of each of these levels with the trained model.
+        decoding: in how many rounds frames are filled in when the trained model imagines ``HORIZON`` steps alone; each
+            of the list is tried, so that decoding is compared as trainings are.
+        agents: play ``episodes`` of each of these levels with the trained model; rivals that are fitted are fitted on
+            each variant's own data and budget.
     """
 
     variants: list[Variant] = field(default_factory=lambda: [Variant()])
     set: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     samples: int = 500
+    decoding: list[int] = field(default_factory=list)
     agents: list[AgentSpec] = field(default_factory=list)
     episodes: int = 0
     seed: int = FIRST_SEED
@@ -82,6 +92,7 @@ def _unit(plan: TrainingsPlan, variant: Variant, seed: int, config: Config) -> d
         "training_seed": seed,
         "config": fingerprint(config),
         "samples": plan.samples,
+        **({"decoding": plan.decoding} if plan.decoding else {}),
         "agents": [asdict(agent) for agent in plan.agents],
         "episodes": plan.episodes if plan.agents else 0,
         "seed": plan.seed,
@@ -112,7 +123,7 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             out = ledger.folder / "runs" / slug(f"{variant.name}-{seed}-{unit['config'][:8]}")
             data = own_data(config, ledger.folder.parent / "data")
             result = train_apart(variant.config, _changes(plan, variant, seed), data, out)
-            return {**result, **_measured(plan, levels, out / "checkpoint", ledger)}
+            return {**result, **_measured(plan, variant, levels, out / "checkpoint", ledger)}
 
         ledger.do(unit, work)
         bar.advance(info=f"{variant.name}, seed {seed}")
@@ -151,22 +162,40 @@ def train_apart(config: str, changes: Sequence[str], data: Sequence[str], out: P
     }
 
 
-def _measured(plan: TrainingsPlan, levels: Sequence[str], checkpoint: Path, ledger: Ledger) -> dict[str, Any]:
+def _measured(
+    plan: TrainingsPlan, variant: Variant, levels: Sequence[str], checkpoint: Path, ledger: Ledger
+) -> dict[str, Any]:
     """Metrics of ``wmtool evaluate`` on fresh episodes, and success of the plan's agents over all levels."""
     folder, found = ledger.folder.parent / "data", {}
     data = [str(fresh_data(level, folder, seed=plan.seed)) for level in levels]
     if plan.samples:
         found = {"metrics": evaluate(checkpoint, data, samples=plan.samples)["metrics"]}
     player = Player(checkpoint, ledger.folder.parent)
+    for rounds in plan.decoding:
+        drift = open_loop(player.model, [Path(one) for one in data], BRANCHES, HORIZON, plan.seed, rounds)["steps"]
+        found[f"decoding/{rounds}"] = drift[-1]
     for agent in plan.agents:
-        played = []
-        for level in levels:
-            condition = Condition(level, agent)
-            with player.environment(condition) as env:
-                acting = player.agent(condition, env)
-                played += [asdict(run_episode(acting, env, plan.seed + index)) for index in range(plan.episodes)]
-        found[f"play/{agent.name}"] = summary(played)
+        # A rival that is fitted gets the variant's own data and budget.
+        own = {"config": variant.config, "set": [*plan.set, *variant.set]} if agent.agent in FITTED else {}
+        spec = replace(agent, settings={**own, **agent.settings})
+        seeds = range(plan.seed, plan.seed + plan.episodes)
+        found[f"play/{agent.name}"] = played_everywhere(spec, levels, seeds, player)
     return {**found, "parameters": trained_parameters(player.model.network), "checkpoint": player.identity["sha256"]}
+
+
+def success_entries(agent: str, played: Mapping[str, Any]) -> dict[str, Any]:
+    """Success of ``played_everywhere`` as entries of a flat row: over all levels, and where there are several, in
+    each."""
+    parts = {agent: played}
+    if len(played.get("levels", {})) > 1:
+        parts |= {f"{agent}, {short(level)}": own for level, own in played["levels"].items()}
+    row: dict[str, Any] = {}
+    for name, own in parts.items():
+        for key in ("success_rate", "success_rate_low", "success_rate_high", "mean_episode_length"):
+            if key in own:
+                metric, _, end = key.partition("_rate")
+                row[f"success_rate/{name}{end}" if metric == "success" else f"{key}/{name}"] = own[key]
+    return row
 
 
 def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -184,10 +213,12 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
         for name, entry in values.get("metrics", {}).items():
             low, high = entry["ci95"]
             row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
+        for rounds in plan.decoding:
+            drift = values[f"decoding/{rounds}"]
+            row |= {f"{DRIFT}/{rounds}{end}": drift[f"known_frame_exact{end}"] for end in ("", "_low", "_high")}
+        row |= {"checkpoint": values["checkpoint"]} if "checkpoint" in values else {}
         for agent in plan.agents:
-            played = values[f"play/{agent.name}"]
-            row |= {f"success_rate/{agent.name}{end}": played[f"success_rate{end}"] for end in ("", "_low", "_high")}
-            row[f"mean_episode_length/{agent.name}"] = played["mean_episode_length"]
+            row |= success_entries(agent.name, values[f"play/{agent.name}"])
         if notes := [note for agent in plan.agents if (note := raised(agent.name, values[f"play/{agent.name}"]))]:
             row["note"] = "; ".join(notes)
         runs.append(row)
@@ -200,15 +231,17 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
 
 
 def raised(agent: str, played: Mapping[str, Any]) -> str:
-    """A remark on an agent that raised in some of its episodes, which count as failed; empty if it did not."""
-    errors = played["errors"]
-    return f"{agent} raised in {errors} of {played['n']} episodes: {played['error']}" if errors else ""
+    """A remark on an agent that raised in some of its episodes, which count as failed, or could not play in some
+    level; empty if it did neither."""
+    if played["errors"]:
+        return f"{agent} raised in {played['errors']} of {played['n']} episodes: {played['error']}"
+    return f"{agent} could not play: {played['error']}" if played["error"] else ""
 
 
 def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Each metric's mean over runs; its interval is their range, or a single run's own."""
     row: dict[str, Any] = {}
-    skipped = ("table", "variant", "training_seed", "note")
+    skipped = ("table", "variant", "training_seed", "checkpoint", "note")
     if notes := [run["note"] for run in runs if "note" in run]:
         row["note"] = "; ".join(notes)
     for name in dict.fromkeys(name for run in runs for name in run):

@@ -25,6 +25,9 @@ def bench() -> None:
     metavar="NAME",
     help="llada2, data or imagination; may be repeated. [default: all]",
 )
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="What imagines. [default: the packaged model]"
+)
 @click.option("--quick", is_flag=True, help="Small sizes, one round: shows that it runs, proves little.")
 @click.option("--rounds", type=click.IntRange(1), help="Turns each variant takes. [default: 4]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [default: one a core]")
@@ -51,7 +54,7 @@ def speed(parts: tuple[str, ...], out: Path | None, overwrite: bool, **options: 
                  implementations of experts and attention, batch sizes, and
                  decoding with and without the cache of keys and values
     data         levels played, stored and read a second, and memory meanwhile
-    imagination  steps a second in the packaged model by batch size, beside the
+    imagination  steps a second in the world model by batch size, beside the
                  real level; the cache beside reading the context anew
     """
     check_out(out, overwrite=overwrite)

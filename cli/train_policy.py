@@ -61,13 +61,14 @@ def train_policy(
     real_episodes, model_steps, rate, scratch, horizon, and what cuts imagination: outcome_confidence, frame_log_prob,
     orders. All real episodes of training are counted; those of the measurements are not.
     """
-    from wmtoolkit.agents.policy_plan import make_plan, prepare
+    from wmtoolkit.agents.policy_plan import prepare
     from wmtoolkit.agents.sb3_training import cost
     from wmtoolkit.agents.sb3_training import train_policy as run
 
     changes = {name: value for name, value in options.items() if value is not None}
-    if dry_run:
-        return cost(make_plan(changes, settings))
-    check_out(out, resume=resume, overwrite=overwrite)
+    if not dry_run:
+        check_out(out, resume=resume, overwrite=overwrite)
     plan = prepare(out, changes, settings, resume=resume)
+    if dry_run:
+        return cost(plan)
     return run(plan, out, resume=resume, overwrite=overwrite, write_zip=write_zip)

@@ -85,11 +85,18 @@ def side_by_side(frames: Sequence[np.ndarray], captions: Sequence[str] | None = 
 
 def write_video(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: float = 4.0) -> Path:
     """Write a GIF or an MP4, as the suffix of ``path`` says; see ``write_gif`` and ``write_mp4``."""
-    writers = {".gif": write_gif, ".mp4": write_mp4}
+    check_video(path)
+    write = write_gif if Path(path).suffix.lower() == ".gif" else write_mp4
+    return write(path, frames, fps)
+
+
+def check_video(path: str | os.PathLike[str]) -> None:
+    """Raise ``UserError`` if a video of this name could not be written: another suffix, or no imageio-ffmpeg."""
     suffix = Path(path).suffix.lower()
-    if suffix not in writers:
+    if suffix not in (".gif", ".mp4"):
         raise UserError(f"video {path}: the name must end in .gif or .mp4")
-    return writers[suffix](path, frames, fps)
+    if suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(f"video {path}: MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or name it .gif")
 
 
 def write_gif(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: float = 4.0) -> Path:
@@ -124,8 +131,7 @@ def write_mp4(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: f
         UserError: if imageio-ffmpeg is not installed.
     """
     _check_frames(frames, fps)
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(f"video {path}: MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or name it .gif")
+    check_video(path)
     import imageio_ffmpeg
 
     height, width = (size + size % 2 for size in frames[0].shape[:2])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,21 @@ from wmtoolkit.benchmarks.baselines.measure import Predictor
 from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
-from wmtoolkit.benchmarks.play import Condition, Player, summary
-from wmtoolkit.benchmarks.rollouts import run_episode
-from wmtoolkit.benchmarks.trainings import mean_over_seeds, raised, slug, train_apart, trained_parameters
+from wmtoolkit.benchmarks.play import Condition, Player, played_everywhere
+from wmtoolkit.benchmarks.trainings import (
+    mean_over_seeds,
+    raised,
+    slug,
+    success_entries,
+    train_apart,
+    trained_parameters,
+)
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import held_out_frames
 from wmtoolkit.evaluation.prediction import BASELINES
 from wmtoolkit.progress import Bar
 from wmtoolkit.training.config import Config, load_config
+from wmtoolkit.world.checkpoint import checkpoint_hash
 
 UNTRAINED = tuple(BASELINES)
 _COUNTED = 20_000
@@ -106,11 +114,13 @@ def run(plan: BaselinesPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
 
 @dataclass(frozen=True)
 class _Rival:
-    """A predictor, if there is one, with the network behind it, if it has one, and who acts by it, if anyone can."""
+    """A predictor, if there is one, with the network behind it, if it has one, the hash of its file or folder, if it is
+    kept, and who acts by it, if anyone can."""
 
     predictor: Predictor | None
     network: nn.Module | None = None
     agent: Callable[[Condition, gymnasium.Env], Agent] | None = None
+    sha256: str | None = None
 
 
 def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Config, ledger: Ledger) -> dict[str, Any]:
@@ -122,18 +132,14 @@ def _trained_and_measured(plan: BaselinesPlan, unit: dict[str, Any], config: Con
     values: dict[str, Any] = {
         "training_seconds": time.perf_counter() - started,
         "parameters": 0 if rival.network is None else trained_parameters(rival.network),
+        **({"checkpoint": rival.sha256} if rival.sha256 else {}),
         "metrics": {}
         if rival.predictor is None
         else measure.measure(rival.predictor, held_out_frames(fresh), plan.samples),
     }
     if plan.episodes and rival.agent is not None:
-        played = []
-        for level in levels:
-            condition = Condition(level, AgentSpec("policy"))
-            with Player().environment(condition) as env:
-                agent = rival.agent(condition, env)
-                played += [asdict(run_episode(agent, env, plan.seed + index)) for index in range(plan.episodes)]
-        values["play"] = summary(played)
+        seeds = range(plan.seed, plan.seed + plan.episodes)
+        values["play"] = played_everywhere(AgentSpec("policy"), levels, seeds, Player(), rival.agent)
     return values
 
 
@@ -143,7 +149,7 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
         out = ledger.folder / "runs" / slug(f"{name}-{seed}-{unit['config'][:8]}")
         train_apart(plan.fixed_ratio if name == "fixed ratio" else plan.config, seeded(plan.set, seed), data, out)
         player = Player(out / "checkpoint")
-        return _Rival(measure.any_order(player.model), player.model.network, player.agent)
+        return _Rival(measure.any_order(player.model), player.model.network, player.agent, player.identity["sha256"])
     if name in UNTRAINED:
         return _Rival(measure.untrained(name))
     if name == MODEL_FREE:
@@ -152,15 +158,17 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
     if name == "empirical prior":
         return _Rival(measure.frequencies(frames, _COUNTED, np.random.default_rng(seed)))
     if name == "autoregressive":
-        network = fitting.fit_autoregressive(config, frames)
-        acting.save_autoregressive(network, acting.place(name, config, ledger.folder.parent))
-        return _Rival(measure.left_to_right(network), network, lambda condition, env: acting.left_to_right(network))
+        network, path = fitting.fit_autoregressive(config, frames), acting.place(name, config, ledger.folder.parent)
+        acting.save_autoregressive(network, path)
+        agent = acting.left_to_right(network)
+        return _Rival(measure.left_to_right(network), network, lambda condition, env: agent, checkpoint_hash(path))
     if name == "convolutional":
         stepping = fitting.fit_steps(config, frames)
         return _Rival(measure.one_step(stepping), stepping)
-    cloned = fitting.fit_cloning(config, frames)
-    save_cloning(cloned, acting.place(name, config, ledger.folder.parent))
-    return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned))
+    cloned, path = fitting.fit_cloning(config, frames), acting.place(name, config, ledger.folder.parent)
+    save_cloning(cloned, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned), sha256)
 
 
 def _model_free(unit: dict[str, Any], config: Config, data: list[str], ledger: Ledger) -> _Rival:
@@ -190,12 +198,12 @@ def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[st
         if values is None:
             continue
         row = {"table": "runs", "variant": unit["baseline"], "training_seed": unit["training_seed"]}
-        row |= {key: values[key] for key in ("parameters", "training_seconds")}
+        row |= {key: values[key] for key in ("parameters", "training_seconds", "checkpoint") if key in values}
         for name, entry in values["metrics"].items():
             low, high = entry["ci95"]
             row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
         if "play" in values:
-            row |= {f"success_rate/policy{end}": values["play"][f"success_rate{end}"] for end in ("", "_low", "_high")}
+            row |= success_entries("policy", values["play"])
             if note := raised("policy", values["play"]):
                 row["note"] = note
         runs.append(row)

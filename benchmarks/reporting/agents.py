@@ -256,7 +256,9 @@ def fidelity(document: Mapping[str, Any], name: str) -> Section:
                     "real": percent("real_success_rate"),
                     "imagined": percent("imagined_success_rate"),
                     "episodes": "real_n",
-                    "": lambda row: row.get("real_error") or row.get("imagined_error") or "",
+                    "": lambda row: "; ".join(
+                        filter(None, (row.get("note"), row.get("real_error") or row.get("imagined_error")))
+                    ),
                 },
                 best=3,
                 words=(0, 1, 5),

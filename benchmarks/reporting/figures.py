@@ -62,6 +62,19 @@ def loss_curve(runs: Sequence[Run]) -> str:
         return _svg(figure)
 
 
+def learning_curves(curves: Sequence[Sequence[Row]]) -> str:
+    """Success of policies, a line a run, against real steps and against resets of the real level."""
+    with matplotlib.rc_context(_STYLE):
+        figure, panels = _panels(2)
+        for axes, x, label in zip(panels, ("real_steps", "real_resets"), ("real steps", "resets"), strict=True):
+            for place, curve in enumerate(curves):
+                name = f"{curve[0]['run']} ({short(curve[0]['level'])}, {curve[0]['mode']})"
+                _curve(axes, curve, x, "success", name, COLORS[place % len(COLORS)])
+            axes.set(xlabel=label, ylabel="success in the real level", ylim=(-0.02, 1.02))
+        panels[0].legend(loc="lower right")
+        return _svg(figure)
+
+
 def rates(rows: Sequence[Row], label: str, metric: str = "success_rate") -> str:
     """Horizontal bars of a rate with its interval, one a row, in order."""
     with matplotlib.rc_context(_STYLE):

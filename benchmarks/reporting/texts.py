@@ -36,6 +36,8 @@ def origin_line(document: Mapping[str, Any]) -> str:
     made = document.get("made", {})
     if made and made["commits"] != [document.get("git")]:
         parts.append(f"its rows made at {', '.join(map(str, made['commits']))} on {', '.join(made['dates'])}")
+    if others := [machine for machine in made.get("machines", []) if machine != document["versions"]["machine"]]:
+        parts.append(f"some of them on {'; '.join(others)}")
     if document.get("checkpoint"):
         parts.append(f"checkpoint sha256 {document['checkpoint']['sha256']}")
     return ", ".join([*parts, *(f"{name} {value}" for name, value in document.get("versions", {}).items())])
@@ -62,10 +64,11 @@ def csv_text(found: Sequence[Run | Result]) -> str:
             low, high = entry.get("ci95") or ("", "")
             writer.writerow([item.name, item.kind, "metrics", "", name, entry["value"], low, high, entry["n"]])
         for line in item.document["rows"]:
+            names = LABELS if "table" in line else LABELS - {"ratio"}  # of speeds it is what was measured
             about = {
                 key: value
                 for key, value in line.items()
-                if (key in LABELS or isinstance(value, str)) and key not in ("table", "error", "note")
+                if (key in names or isinstance(value, str)) and key not in ("table", "error", "note")
             }
             labels = "; ".join(f"{key}={value}" for key, value in about.items())
             for name, value in line.items():

@@ -76,6 +76,8 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
     shown = {key: label for key, label in COMPARED.items() if any(key in row for row in rows)}
     played = sorted({key for row in rows for key in row if key.startswith("success_rate/")})
     played = [key for key in played if not key.endswith(("_low", "_high"))]
+    drifts = sorted({key for row in rows for key in row if key.startswith("frames_exact_alone/")})
+    drifts = [key for key in drifts if not key.endswith(("_low", "_high"))]
     drawn = []
     if rows and title == "Efficiency":
         drawn.append((figures.efficiency_figure(rows, [*played, "known_frame_exact"]), "Against the amount of data"))
@@ -97,14 +99,33 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
                     "seeds": "seeds",
                     "parameters": lambda row: f"{row['parameters']:,.0f}",
                     **{label: ranged(key) for key, label in shown.items()},
+                    **{
+                        f"frames exact after 8 steps alone, {key.rpartition('/')[2]} rounds": ranged(key)
+                        for key in drifts
+                    },
                     **{f"success, {key.partition('/')[2]}": percent(key) for key in played},
                     "training s": lambda row: f"{row['training_seconds']:,.0f}",
                     **({"": lambda row: row.get("note", "")} if any("note" in row for row in rows) else {}),
                 },
             ),
             *([_queries(rows)] if document["command"] == "bench baselines" else []),
+            _origins(document),
         ],
     )
+
+
+def _origins(document: Mapping[str, Any]) -> Table:
+    """Every training: its seed, and the hash of what it left."""
+    rows = list(
+        {
+            (row.get("variant"), row["training_seed"]): row
+            for row in of_table(document, "runs")
+            if row.get("parameters", 1)
+        }.values()
+    )
+    columns: dict[str, Any] = {"variant": "variant"} if any("variant" in row for row in rows) else {}
+    columns |= {"training seed": "training_seed", "checkpoint sha256": lambda row: row.get("checkpoint", "-")}
+    return tabulated("Trainings", rows, columns, words=(0, len(columns) - 1))
 
 
 def _queries(rows: Sequence[Row]) -> Table:
@@ -129,8 +150,16 @@ def pairs(document: Mapping[str, Any], name: str) -> Section:
         f"Trained on missions that name none of {', '.join(held_out)}; the objects themselves are seen, as any other. "
         "Asked about held-out episodes whose missions name one of these, and about others, whose level seeds are new "
         "alike. Where the model leans on the mission (outcome, policy, goal) the columns may part." + _RANGES,
-        tables=tables,
+        tables=[*tables, _origins(document)],
     )
+
+
+def _targets(row: Row) -> str:
+    """What a speed should be: as a ratio or an amount, and in steps a second."""
+    parts = [f"{number(row['target'])}: {'met' if row['met'] else 'missed'}"] if "target" in row else []
+    if "rate_target" in row:
+        parts.append(f"{number(row['rate_target'])} a second: {'met' if row['rate_met'] else 'missed'}")
+    return ", ".join(parts)
 
 
 def speed(document: Mapping[str, Any], name: str) -> Section:
@@ -138,9 +167,7 @@ def speed(document: Mapping[str, Any], name: str) -> Section:
     columns = {
         **{key: key for key in ("part", "comparison", "use", "variant")},
         "ratio": "ratio",
-        "target": lambda row: (
-            f"{number(row['target'])}: {'met' if row['met'] else 'missed'}" if "target" in row else ""
-        ),
+        "target": _targets,
         "a second": lambda row: f"{number(row['per_second'])} {row['unit']}" if "per_second" in row else "",
         "in all": lambda row: f"{number(row['amount'])} {row['unit']}" if "amount" in row else "",
         "spread": "spread",

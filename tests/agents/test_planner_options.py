@@ -15,7 +15,14 @@ NO_MODEL = SimpleNamespace(infill_plan=None)
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_nodes": 0}, {"max_forward_passes": 0}, {"max_milliseconds": 0}, {"actions": "some"}, {"discount": 0}],
+    [
+        {"max_nodes": 0},
+        {"max_nodes": 1},
+        {"max_forward_passes": 0},
+        {"max_milliseconds": 0},
+        {"actions": "some"},
+        {"discount": 0},
+    ],
 )
 def test_a_budget_of_nothing_is_refused(name, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -44,6 +51,15 @@ def test_an_option_of_another_kind_is_refused(wrong, said):
         ("beam", {"width": 0}),
         ("shooting", {"samples": 0}),
         ("cem", {"elite": 2.0}),
+        ("best-first", {"prior_weight": float("nan")}),
+        ("best-first", {"prior_weight": -1.0}),
+        ("best-first", {"interaction_cost": -5.0}),
+        ("best-first", {"goal_horizon": float("nan")}),
+        ("mcts", {"settle": -1}),
+        ("mcts", {"exploration": float("inf")}),
+        ("infill", {"temperature": -1.0}),
+        ("policy", {"temperature": float("nan")}),
+        ("policy", {"temperature": float("inf")}),
         ("mcts", {"leaves": 0}),
         ("mcts", {"failure_threshold": 0}),
         ("infill", {"horizons": []}),

@@ -138,6 +138,8 @@ def test_the_policy_agent_takes_the_likeliest_action_or_samples():
     sampled.reset(0)
     taken = np.bincount([sampled.act(observation) for _ in range(300)], minlength=7) / 300
     np.testing.assert_allclose(taken, [0.1, 0.5, 0.4, 0, 0, 0, 0], atol=0.09)
+    sharp = make_agent("policy", world_model=model, temperature=1e-4)  # raised to this power all would be 0
+    assert sharp.act(observation) == greedy.act(observation)
     with pytest.raises(UserError, match="temperature"):
         make_agent("policy", world_model=model, temperature=-1)
 

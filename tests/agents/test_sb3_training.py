@@ -27,6 +27,7 @@ from wmtoolkit.agents.sb3_files import ACTIONS, load_policy, save_policy
 from wmtoolkit.agents.sb3_training import _Run, cost, train_policy
 from wmtoolkit.envs import ImaginationVectorEnv, starts
 from wmtoolkit.envs.missions import action_masks, token_space
+from wmtoolkit.envs.sb3 import make_sb3_vec_env
 
 LEVEL, SHORT = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjS4-v0"
 SMALL = {"channels": 4, "features_dim": 16, "hidden_size": 8, "batch_size": 16}
@@ -233,6 +234,27 @@ def test_mistakes_in_a_plan_are_named():
             resolved(algo, {name: 7})
     with pytest.raises(UserError, match="gamma is nan"):
         resolved("ppo", {"gamma": float("nan")})
+    with pytest.raises(UserError, match="clip_range is inf"):
+        resolved("ppo", {"clip_range": float("inf")})
+    for algo in ("ppo", "recurrent-ppo", "maskable-ppo"):
+        with pytest.raises(UserError, match="batch_size is 1; it must be at least 2"):
+            PolicyTraining(algo, settings={"batch_size": 1})
+        with pytest.raises(UserError, match="n_steps is 1 in a single lane"):
+            PolicyTraining(algo, num_envs=1, settings={"n_steps": 1})
+
+
+def test_drawn_actions_of_dqn_explore():
+    policy = policy_of("dqn")
+    env = make_sb3_vec_env(LEVEL, 1)
+    seen = {key: np.repeat(value, 4000, axis=0) for key, value in env.reset().items()}
+    starts = np.zeros(4000, bool)
+    best, shares, _ = choose(policy, seen, None, starts)
+    assert len(set(best)) == 1
+    assert shares[0].max() == 1
+    drawn, shares, _ = choose(policy, seen, None, starts, np.random.default_rng(0))
+    assert shares[0].sum() == pytest.approx(1)
+    assert (drawn == best[0]).mean() == pytest.approx(0.95 + 0.05 / 7, abs=0.01)
+    assert len(set(drawn)) == 7
 
 
 def test_a_run_is_resumed_as_it_was_begun(checkpoint, tmp_path):

@@ -65,7 +65,9 @@ def test_a_search_that_goes_on_has_the_colour_of_a_new_plan(tmp_path):
     explained(hasty, tmp_path, seed=900_001)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert re.search(r'<a class="as-imagined[^"]*cut-short" href', html)
-    assert "nav a.plan-finished, nav a[class$=cut-short] { background: var(--plan)" in html
+    assert (
+        "nav a.plan-finished, nav a.another-way-shows-more, nav a[class$=cut-short] { background: var(--plan)" in html
+    )
 
 
 def test_what_was_not_as_imagined_is_named(tmp_path):

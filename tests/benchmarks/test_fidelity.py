@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.evaluation.conftest import view, walk
 from wmtoolkit import AnyOrderWorldModel
+from wmtoolkit.agents.random_agent import RandomAgent
 from wmtoolkit.benchmarks import comparison_films, drift, play
 from wmtoolkit.benchmarks.fidelity import FidelityPlan, pairs, players, report, units
 from wmtoolkit.benchmarks.fresh import fresh_data
@@ -113,7 +114,7 @@ class Recorded:
         state.place, state.lane, state.step_number = self.place[rows], self.lane[rows], self.step_number
         return state
 
-    def step(self, actions):
+    def step(self, actions, steps=1):
         state = self.select(np.arange(len(self.place)))
         state.place, state.step_number = self.place + 1, self.step_number + 1
         np.testing.assert_array_equal(actions, self.frames.actions[state.place])
@@ -130,7 +131,7 @@ def test_drift_finds_the_first_error(tmp_path):
     store = open_store([path], "test")
     frames = windows.Frames.from_store(store)
     recorded = Recorded(store, frames, None)
-    perfect = drift.open_loop(recorded, path, 20, 6)
+    perfect = drift.open_loop(recorded, [path], 20, 6)
     assert all(row["known_cell_accuracy"] == row["known_frame_exact"] == 1 for row in perfect["steps"])
     assert perfect["divergence"]["without_error"] == 1
     assert perfect["divergence"]["median"] is None
@@ -141,7 +142,7 @@ def test_drift_finds_the_first_error(tmp_path):
     assert len(recorded.starts) > 3  # from anywhere in an episode, also where the horizon is longer
     # The lane that errs must last three steps: try one after the other.
     for lane in range(20):
-        found = drift.open_loop(Recorded(store, frames, lane), path, 20, 6)
+        found = drift.open_loop(Recorded(store, frames, lane), [path], 20, 6)
         if found["divergence"]["without_error"] < 1:
             break
     assert found["divergence"]["without_error"] == pytest.approx(19 / 20)
@@ -167,12 +168,12 @@ def test_what_imagination_says_wrong_by_hand(monkeypatch):
             images[0, 0, 0] = (2, 5, 0)  # never seen: it does not count
             directions[1], outcomes[:] = 1, Outcome.SUCCESS
         return SimpleNamespace(
-            images=images, directions=directions, sampled_outcomes=outcomes, step=lambda actions: state(step + 1)
+            images=images, directions=directions, sampled_outcomes=outcomes, step=lambda actions, steps: state(step + 1)
         )
 
     model = SimpleNamespace(rollout_state=lambda histories: state(0))
     # Branches begin at a random step: take a seed with which both begin at the first.
-    drawn = (drift.open_loop(model, Path("x"), 2, 2, seed)["steps"] for seed in range(40))
+    drawn = (drift.open_loop(model, [Path("x")], 2, 2, seed)["steps"] for seed in range(40))
     found = next(rows for rows in drawn if [row["n"] for row in rows] == [2, 2])
     names = ("known_cell_accuracy", "known_frame_exact", "direction_accuracy", "outcome_accuracy")
     assert [[row[name] for name in names] for row in found] == [[1, 1, 1, 1], [0.75, 0.5, 0.5, 0]]
@@ -296,7 +297,7 @@ def test_lanes_play_the_episodes_that_are_played_one_by_one(checkpoint, tmp_path
     assert len({play.episodes(player, condition, seeds, ledger)[lane]["length"] for lane in range(12)}) > 1
 
 
-def test_lanes_that_fail_leave_a_hole_and_keep_what_was_finished(checkpoint, tmp_path, monkeypatch):
+def test_lanes_that_fail_are_played_one_by_one(checkpoint, tmp_path, monkeypatch):
     player, seeds = Player(checkpoint), [3, 4, 5]
     condition, ledger = Condition(LEVEL, AgentSpec("random"), imagined=True), Ledger(tmp_path, "fidelity")
 
@@ -307,9 +308,26 @@ def test_lanes_that_fail_leave_a_hole_and_keep_what_was_finished(checkpoint, tmp
     monkeypatch.setattr(play, "run_lanes", broken)
     with progress("", total=3) as bar:
         player.play(condition, seeds, ledger, bar)
-    holes = ledger.holes(player.unit(condition, seed) for seed in seeds)
-    assert len(holes) == 2
-    assert holes[0]["error"] == "RuntimeError: out of memory"
+    assert not ledger.holes(player.unit(condition, seed) for seed in seeds)
+
+
+def test_an_agent_that_raises_in_one_of_many_lanes_loses_that_episode_alone(checkpoint, tmp_path, monkeypatch):
+    act, seeds = RandomAgent.act, [3, 4, 5]
+
+    def raises(self, observation):
+        if self.seed == 4:
+            raise ValueError("broken wheel")
+        return act(self, observation)
+
+    reset = RandomAgent.reset
+    monkeypatch.setattr(RandomAgent, "act", raises)
+    monkeypatch.setattr(RandomAgent, "reset", lambda self, seed=None: setattr(self, "seed", seed) or reset(self, seed))
+    player, ledger = Player(checkpoint), Ledger(tmp_path, "fidelity")
+    condition = Condition(LEVEL, AgentSpec("random"), imagined=True)
+    with progress("", total=3) as bar:
+        player.play(condition, seeds, ledger, bar)
+    errors = [item["error"] for item in play.episodes(player, condition, seeds, ledger)]
+    assert errors == [None, "ValueError: broken wheel", None]
 
 
 def test_imagination_draws_what_was_never_seen(checkpoint):

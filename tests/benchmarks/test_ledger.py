@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from wmtoolkit.benchmarks import ledger as ledger_module
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
+from wmtoolkit.benchmarks.reporting.texts import origin_line
 from wmtoolkit.errors import UserError
 
 
@@ -64,6 +66,29 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
     assert [again.done({"number": number}) for number in range(2)] == [True, False]
     again.do({"number": 1}, lambda: {"x": 5})
     assert Ledger(tmp_path, "success").values({"number": 1}) == {"x": 5}
+
+
+def test_a_new_ledger_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger(tmp_path, "success")
+    assert not (tmp_path / "rows.jsonl").exists()
+    Ledger(tmp_path, "success").write({"number": 0}, {"x": 1}, 1.0)
+    assert Ledger(tmp_path, "success").done({"number": 0})
+
+
+def test_where_rows_were_made_is_kept(tmp_path, monkeypatch):
+    for number, machine in enumerate(("a laptop", "a cluster", "a cluster")):
+        monkeypatch.setattr(ledger_module, "versions", lambda machine=machine: {"machine": machine})
+        Ledger(tmp_path, "success").write({"number": number}, {"x": 1}, 1.0)
+    made = Ledger(tmp_path, "success").made([{"number": number} for number in range(3)])
+    assert made["machines"] == ["a laptop", "a cluster"]
+    document = {"made": made, "versions": {"machine": "a cluster"}, "git": made["commits"][0]}
+    assert "some of them on a laptop" in origin_line(document)
 
 
 def test_rows_of_another_kind_are_refused(tmp_path):

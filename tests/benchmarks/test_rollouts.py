@@ -15,6 +15,7 @@ from wmtoolkit.benchmarks.plans import AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player
 from wmtoolkit.benchmarks.rollouts import rollout, run_episodes, saved_hash, summarise, summary_text
 from wmtoolkit.cli.main import main
+from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.intervals import wilson
 
@@ -55,6 +56,35 @@ def test_an_agent_that_raises_loses_that_episode_only():
     assert (results[2].length, results[2].decisions, results[2].success) == (2, 3, False)
     assert results[3].length == 64
     assert summarise(results)["errors"]["value"] == 1
+
+
+def test_a_level_that_raises_loses_that_episode_only(monkeypatch):
+    class Idle:
+        def reset(self, seed):
+            pass
+
+        def act(self, observation):
+            return 0
+
+    reset = PartialObservability.reset
+
+    def breaks(self, *, seed=None, options=None):
+        if seed == 2:
+            raise OSError("no room")
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(PartialObservability, "reset", breaks)
+    results = run_episodes(lambda env: Idle(), LEVEL, range(4), mask_ratio=0.1)
+    assert [result.error for result in results] == [None, None, "the level raised OSError: no room", None]
+    assert [result.length for result in results] == [64, 64, 0, 64]
+    assert summarise(results)["errors"]["value"] == 1
+    with pytest.raises(OSError, match="no room"):  # nothing is lost yet
+        run_episodes(lambda env: Idle(), LEVEL, [2, 3], mask_ratio=0.1)
+
+
+def test_a_video_that_cannot_be_written_is_told_before_any_episode(tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.gif or \.mp4"):
+        run_episodes(lambda env: pytest.fail("an agent was made"), LEVEL, [1], video=tmp_path / "film.avi")
 
 
 def test_the_metrics_are_those_of_the_episodes():

@@ -9,16 +9,19 @@ import pytest
 from click.testing import CliRunner
 
 from wmtoolkit.benchmarks import success, suites, trainings
-from wmtoolkit.benchmarks.baselines import convolutional
+from wmtoolkit.benchmarks.baselines import acting, convolutional
 from wmtoolkit.benchmarks.fresh import check_fresh
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
-from wmtoolkit.benchmarks.play import Condition, Player
+from wmtoolkit.benchmarks.play import Condition, Player, summary
 from wmtoolkit.benchmarks.prediction import mean_over_levels
+from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.suites import SUITES, run_suite
 from wmtoolkit.cli.main import main
 from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.intervals import wilson
 from wmtoolkit.evaluation.results import results_document, write_json
+from wmtoolkit.progress import progress
 from wmtoolkit.training.config import load_config
 
 LEVEL = "BabyAI-GoToLocalS5N2-v0"
@@ -52,9 +55,13 @@ def test_mistakes_in_plans_are_named(tmp_path):
         ("quick: {lvels: []}", "lvels"),
         ("- a", "not a mapping"),
         ("levels: [", "not YAML"),
+        ("agents: [{agent: bot}, {agent: bot, settings: {a: 1}}]", "agents: bot comes twice; give one of them another"),
+        ("levels: [a, b, a]", "levels: a comes twice"),
     ):
         with pytest.raises(UserError, match=said):
             load_plan(SuccessPlan, "success", _plan(tmp_path, text))
+    with pytest.raises(UserError, match="variants: x comes twice"):
+        load_plan(trainings.TrainingsPlan, "ablation", _plan(tmp_path, "variants: [{name: x}, {name: y}, {name: x}]"))
     with pytest.raises(UserError, match="cannot be read"):
         load_plan(SuccessPlan, "success", tmp_path / "nowhere.yaml")
     path = _plan(tmp_path, "episodes: 3\nseed: 4\nquick: {episodes: 2}")
@@ -90,6 +97,17 @@ def test_success_is_counted_and_a_broken_agent_leaves_a_hole(tmp_path, checkpoin
     assert document["metrics"]["success_iqm/bot"]["value"] == 1
     written = json.loads((tmp_path / "out" / "success" / "results.json").read_text())
     assert written["rows"] == document["rows"]
+
+
+def test_a_perfect_planner_that_is_not_shown_its_level_leaves_a_hole(tmp_path):
+    player, ledger = Player(), Ledger(tmp_path, "robustness")
+    perfect = AgentSpec("perfect:beam")
+    with progress("play", 2) as bar:
+        for condition in (
+            Condition(LEVEL, perfect, corruption={"cell_dropout": 0.3}), Condition(LEVEL, perfect, imagined=True),
+        ):  # fmt: skip
+            player.play(condition, [1], ledger, bar)
+            assert "a copy of the real level" in str(ledger.error(player.unit(condition, 1)))
 
 
 def test_a_suite_goes_on_where_it_stopped(tmp_path, checkpoint, monkeypatch):
@@ -195,6 +213,44 @@ def test_conditions_reach_the_agent(checkpoint):
     assert not player.uses_model(Condition(LEVEL, spec))
 
 
+def test_a_summary_of_episodes_by_hand():
+    names = ("success", "episode_return", "length", "decisions", "seconds", "slowest", "forward_passes", "error")
+    episodes = [
+        (True, 0.9, 4, 4, 2.0, 0.9, 8, None),
+        (False, 0.0, 10, 10, 4.0, 1.5, 20, None),
+        (False, 0.0, 2, 6, 4.0, 0.5, 2, "ValueError: no"),
+    ]
+    found = summary([dict(zip(names, episode, strict=True)) for episode in episodes])
+    assert found["n"] == 3
+    assert found["success_rate"] == pytest.approx(1 / 3)
+    assert (found["success_rate_low"], found["success_rate_high"]) == pytest.approx(wilson(1, 3))
+    assert found["mean_return"] == pytest.approx(0.3)
+    assert found["mean_episode_length"] == 7  # the one that was cut short has none
+    assert found["mean_episode_length_low"] <= 7 <= found["mean_episode_length_high"]
+    assert found["milliseconds_per_decision"] == pytest.approx(500)
+    assert found["slowest_decision_milliseconds"] == pytest.approx(1500)
+    assert found["forward_passes_per_decision"] == pytest.approx(1.5)
+    assert (found["errors"], found["error"]) == (1, "ValueError: no")
+    assert summary([]) == {"n": 0}
+
+
+@pytest.mark.parametrize("suite", ["success", "robustness", "fidelity"])
+def test_every_suite_says_which_seeds_are_left_out(suite, world_model, tmp_path):
+    """And plays none of them, nor any level seed twice."""
+    world_model.save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "dataset.json").write_text(json.dumps({"train_seeds": {LEVEL: [[10, 11]]}}))
+    more = {"robustness": "predictions: 0\nknobs: {cell_dropout: [0.0, 0.3]}", "fidelity": "branches: 2\nhorizon: 2"}
+    text = f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nepisodes: 4\nseed: 9\n{more.get(suite, '')}"
+    document = run_suite(suite, tmp_path / "out", plan=_plan(tmp_path, text), checkpoint=tmp_path / "checkpoint")
+    rows = [row for row in document["rows"] if row["table"] == suite]
+    assert rows
+    assert {row["note"] for row in rows} == {"2 of 4 seeds were trained on and left out"}
+    units = [row["unit"] for row in read_rows(tmp_path / "out" / suite / "rows.jsonl") if "agent" in row["unit"]]
+    assert {unit["seed"] for unit in units} == {9, 12}
+    text = compare([tmp_path / "out" / suite])["text"]
+    assert "2 of 4 seeds were trained on and left out" in text
+
+
 def test_levels_are_averaged_with_their_intervals():
     entries = [
         {"value": 0.4, "ci95": [0.3, 0.5], "n": 10, "standard_error": 0.06},
@@ -221,7 +277,8 @@ variants:
 set: [training.steps=4, data.episodes=40, training.checkpoint_every=2]
 seeds: [0]
 samples: 12
-agents: [{agent: policy}]
+decoding: [1, 3]
+agents: [{agent: policy}, {agent: best-first, label: broken, settings: {batch: 0}}, {agent: cloning}]
 episodes: 1
 """
 
@@ -258,6 +315,16 @@ def test_trainings_are_resumable_rows(tmp_path):
     (variant,) = [row for row in document["rows"] if row["table"] == "variants"]
     assert variant["known_cell_accuracy"] == run["known_cell_accuracy"]
     assert variant["success_rate/policy"] in (0, 1)
+    assert variant["success_rate/cloning"] in (0, 1)
+    assert 0 <= run["frames_exact_alone/1"] <= 1
+    assert run["frames_exact_alone/3"] is not None
+    assert "success_rate/broken" not in run
+    assert "broken could not play: " in run["note"]
+    checkpoint = next((tmp_path / "out" / "ablation" / "runs").glob("base-*")) / "checkpoint"
+    assert run["checkpoint"] == Player(checkpoint).identity["sha256"]
+    # The rival learns from the variant's own episodes.
+    fitted = acting.config_of({"config": "tiny", "set": list(load_plan(trainings.TrainingsPlan, "ablation", plan).set)})
+    assert acting.place("cloning", fitted, tmp_path / "out").is_file()
     finished = (tmp_path / "out" / "ablation" / "rows.jsonl").read_text()
     again = run_suite("ablation", tmp_path / "out", plan=plan)
     assert (tmp_path / "out" / "ablation" / "rows.jsonl").read_text() == finished
@@ -367,7 +434,7 @@ def test_a_quick_speed_does_not_stand_for_a_full_one(tmp_path, checkpoint, monke
     monkeypatch.setattr(suites, "run_suite", lambda *arguments, **options: {"units": {"missing": 0}})
     measured = []
 
-    def speed(quick, out):
+    def speed(quick, out, checkpoint):
         measured.append(quick)
         document = results_document("bench speed", {"quick": quick}, {})
         write_json(out / "results.json", document)

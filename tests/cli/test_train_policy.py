@@ -41,6 +41,17 @@ def test_a_policy_is_trained_resumed_and_played(tmp_path):
     assert json.loads(played.stdout)["metrics"]["errors"]["value"] == 0
 
 
+def test_a_dry_run_of_a_resumed_run_has_its_settings(tmp_path):
+    run = str(tmp_path / "run")
+    done = CliRunner().invoke(main, ["train-policy", *SMALL, "--steps", "32", "--out", run])
+    assert done.exit_code == 0, done.stderr
+    dry = CliRunner().invoke(main, ["train-policy", "--out", run, "--resume", "--steps", "64", "--dry-run", "--json"])
+    assert dry.exit_code == 0, dry.stderr
+    config = json.loads(dry.stdout)["config"]
+    assert (config["level"], config["mode"], config["steps"]) == ("BabyAI-GoToObjS4-v0", "real", 64)
+    assert config["settings"]["n_steps"] == 8
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     done = CliRunner().invoke(
         main, ["train-policy", *SMALL, "--steps", "32", "--out", str(tmp_path / "a"), "--dry-run"]

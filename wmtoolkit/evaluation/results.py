@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-_PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "minari", "numpy")
+_PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "minari", "numpy", "stable-baselines3")
 
 
 def versions() -> dict[str, str]:
