@@ -209,6 +209,7 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
         if values is None:
             continue
         row = {"table": "runs", "variant": variant.name, "training_seed": seed, "data_episodes": config.data.episodes}
+        row["real_episodes"] = config.data.episodes * len(config.data.levels)
         row |= {name: values[name] for name in ("parameters", "steps", "training_seconds", "best_validation_nll")}
         for name, entry in values.get("metrics", {}).items():
             low, high = entry["ci95"]

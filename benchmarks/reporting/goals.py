@@ -29,6 +29,13 @@ SUCCESS = {
     "BabyAI-OpenRedDoor-v0": 0.8,
 }
 PLANNER = "best-first"
+INFILL, INFILL_LEVEL, INFILL_SUCCESS = "infill", "BabyAI-GoToLocal-v0", 0.9
+POLICIES = {"BabyAI-GoToRedBallGrey-v0": 0.95, "BabyAI-GoToLocal-v0": 0.85}
+"""Success in the real level of policies trained in imagination alone."""
+PUBLISHED = {"GoToRedBallGrey": 1_500, "GoToLocal": 74_200}
+"""Fewest episodes to 99 % success by imitation, Chevalier-Boisvert et al. 2019; by reinforcement 15,900 and 242,000."""
+SHARE, SOLVED = 5, 0.99
+"""At most a fifth of these episodes are to be needed."""
 MILLISECONDS = 200.0
 LENGTH = 1.3
 PEARSON = 0.95
@@ -98,6 +105,10 @@ def _of(document: Mapping[str, Any]) -> Iterator[Goal]:
         yield from _robustness(document)
     if document["command"] == "bench baselines":
         yield from _baselines(document)
+    if document["command"] == "bench efficiency":
+        yield from _efficiency(document)
+    if document["command"] == "train-policy":
+        yield from _policy(document)
 
 
 def _prediction(document: Mapping[str, Any]) -> Iterator[Goal]:
@@ -178,6 +189,48 @@ def _success(document: Mapping[str, Any]) -> Iterator[Goal]:
             times = row["mean_episode_length"] / lengths[level]
             verdict = _verdict(times <= LENGTH, missing + _missing(document, level=level, agent="bot"))
             yield f"mean length of {named}, in the bot's", f"at most {LENGTH:g}", f"{times:.2f}", verdict
+
+    for row in (row for row in rows if row.get("agent") == INFILL and row["level"] == INFILL_LEVEL and row.get("n")):
+        missing, named = _missing(document, level=INFILL_LEVEL, agent=INFILL), f"{INFILL}, {short(INFILL_LEVEL)}"
+        verdict = _verdict(row["success_rate"] >= INFILL_SUCCESS, missing)
+        yield f"success of {named}", f"at least {INFILL_SUCCESS:g}", ranged("success_rate")(row), verdict
+        theirs = first(rows, agent=PLANNER, level=INFILL_LEVEL).get("forward_passes_per_decision")
+        if theirs is not None:
+            missing += _missing(document, level=INFILL_LEVEL, agent=PLANNER)
+            taken = row["forward_passes_per_decision"]
+            verdict = _verdict(taken < theirs, missing)
+            yield f"passes a decision of {named}", f"fewer than {PLANNER}'s {theirs:.2f}", f"{taken:.2f}", verdict
+
+
+def _efficiency(document: Mapping[str, Any]) -> Iterator[Goal]:
+    """The fewest recorded episodes, of all levels together, with which the planner solves a level."""
+    for level, published in PUBLISHED.items():
+        name = f"success_rate/{PLANNER}, {level}"
+        rows = [row for row in of_table(document, "variants") if name in row and "real_episodes" in row]
+        solved = [row for row in rows if row[name] >= SOLVED]
+        what = f"recorded episodes to {100 * SOLVED:g} % success of {PLANNER}, {level}"
+        goal = f"at most {published // SHARE:,}"
+        if solved:
+            best = min(solved, key=lambda row: row["real_episodes"])
+            said = f"{best['real_episodes']:,.0f}: {ranged(name)(best)}"
+            yield what, goal, said, _verdict(best["real_episodes"] <= published / SHARE)
+        elif rows:
+            yield what, goal, "more than were tried", _verdict(False)
+
+
+def _policy(document: Mapping[str, Any]) -> Iterator[Goal]:
+    """A policy trained in imagination alone, as it was measured at the end of its training."""
+    plan, metrics = document["arguments"], document["metrics"]
+    least = POLICIES.get(plan["level"])
+    if plan["mode"] == "imagined" and least is not None:
+        entry = metrics.get("sampled_success_rate", metrics["success_rate"])
+        what = f"success of {plan['algo']} trained in imagination alone, {short(plan['level'])}"
+        yield (
+            what,
+            f"at least {least:g}",
+            f"{with_interval(entry)}, {entry['n']} episodes",
+            _verdict(entry["value"] >= least),
+        )
 
 
 def _baselines(document: Mapping[str, Any]) -> Iterator[Goal]:

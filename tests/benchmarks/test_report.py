@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wmtoolkit.benchmarks.report import compare, headline
+from wmtoolkit.benchmarks.report import compare, headline, sections
+from wmtoolkit.benchmarks.reporting import policies
 from wmtoolkit.benchmarks.reporting.goals import goals
 from wmtoolkit.benchmarks.reporting.reading import read_all
 from wmtoolkit.benchmarks.reporting.sections import number
@@ -19,6 +20,7 @@ from wmtoolkit.cli.main import main
 from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
+from wmtoolkit.evaluation.intervals import wilson
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
 SMALL = "BabyAI-GoToLocalS5N2-v0"
@@ -424,3 +426,72 @@ def test_the_bench_command(checkpoint: Path, tmp_path: Path) -> None:
     )
     assert wrong.exit_code == 1
     assert "no checkpoint folder" in wrong.stderr
+
+
+def test_learning_curves_by_hand(tmp_path: Path) -> None:
+    plan = {"level": "BabyAI-GoToLocal-v0", "algo": "ppo", "mode": "imagined", "episodes": 64, "clone": 9}
+    rows = [
+        {
+            "step": step,
+            "success_rate": rate,
+            "sampled_success_rate": drawn,
+            "real_steps": step,
+            "real_resets": step // 4,
+        }
+        | {"real_episodes": 0, "seconds": 2.0}
+        for step, rate, drawn in ((0, 0.25, 0.5), (64, 0.5, 0.75))
+    ]
+    curve = policies._curve({"arguments": plan, "rows": rows}, "run")
+    assert [row["success"] for row in curve] == [0.5, 0.75]
+    assert (curve[1]["success_low"], curve[1]["success_high"]) == wilson(48, 64)
+    assert (curve[1]["success_rate_low"], curve[1]["success_rate_high"]) == wilson(32, 64)
+    (line,) = policies.policies([({"arguments": plan, "rows": rows}, "run")]).tables[0].lines
+    assert line[:4] == ["run", "GoToLocal", "ppo", "imagined"]
+    assert line[4].startswith("75.0 % (")
+    assert line[6:10] == ["9", "64", "64", "16"]
+    # Two runs share a section and a figure, and what cannot be shown is named beside them.
+    document = {
+        "schema": 1,
+        "command": "train-policy",
+        "command_line": "x",
+        "metrics": {},
+        "rows": rows,
+        "arguments": plan,
+    }
+    for name, changed in (("a", {}), ("b", {}), ("odd", {"arguments": {}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({**document, **changed}))
+    made = sections(read_all([tmp_path])[0])
+    assert [section.title for section in made] == ["train-policy: odd", "Policies"]
+    assert [row[0] for row in made[1].tables[0].lines] == ["a", "b"]
+    assert made[1].figures[0][0].count("imagined)") == 2
+
+
+def test_goals_of_policies_infilling_and_few_episodes_by_hand() -> None:
+    level = "BabyAI-GoToLocal-v0"
+    plan = {"level": level, "algo": "ppo", "mode": "imagined"}
+    metrics = {"success_rate": _entry(0.5), "sampled_success_rate": _entry(0.86)}
+    (found,) = _goals("train-policy", [], metrics, arguments=plan).values()
+    assert found[0] == "at least 0.85"
+    assert found[2] == "reached"
+    assert _goals("train-policy", [], metrics, arguments={**plan, "mode": "real"}) == {}
+    rows = [
+        {"table": "success", "level": level, "agent": agent, "n": 9, "success_rate": 1.0, "mean_episode_length": 5.0}
+        | {"milliseconds_per_decision": 1.0, "forward_passes_per_decision": passes}
+        for agent, passes in (("infill", 4.0), ("best-first", 4.5))
+    ]
+    found = _goals("bench success", rows)
+    assert found["success of infill, GoToLocal"][2] == "reached"
+    assert found["passes a decision of infill, GoToLocal"] == ("fewer than best-first's 4.50", "4.00", "reached")
+    name = "success_rate/best-first, GoToRedBallGrey"
+    rows = [
+        {"table": "variants", "variant": str(episodes), "real_episodes": episodes, name: rate}
+        for episodes, rate in ((2000, 1.0), (500, 0.995), (250, 0.98))
+    ]
+    (found,) = _goals("bench efficiency", rows).values()
+    assert found == ("at most 300", "500: 0.995", "missed")
+    rows[2][name] = 0.99
+    assert (
+        _goals("bench efficiency", rows)["recorded episodes to 99 % success of best-first, GoToRedBallGrey"][2]
+        == "reached"
+    )
