@@ -184,11 +184,8 @@ def _measured(
 
 
 def success_entries(agent: str, played: Mapping[str, Any]) -> dict[str, Any]:
-    """Success of ``played_everywhere`` as entries of a flat row: over all levels, and where there are several, in
-    each."""
-    parts = {agent: played}
-    if len(played.get("levels", {})) > 1:
-        parts |= {f"{agent}, {short(level)}": own for level, own in played["levels"].items()}
+    """Success of ``played_everywhere`` as entries of a flat row: over all levels, and in each."""
+    parts = {agent: played} | {f"{agent}, {short(level)}": own for level, own in played.get("levels", {}).items()}
     row: dict[str, Any] = {}
     for name, own in parts.items():
         for key in ("success_rate", "success_rate_low", "success_rate_high", "mean_episode_length"):
