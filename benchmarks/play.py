@@ -274,7 +274,11 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     decisions = sum(item["decisions"] for item in found)
     row["milliseconds_per_decision"] = 1000 * sum(item["seconds"] for item in found) / max(decisions, 1)
     row["slowest_decision_milliseconds"] = 1000 * max(item["slowest"] for item in found)
-    row["forward_passes_per_decision"] = sum(item["forward_passes"] for item in found) / max(decisions, 1)
+    passes, each = (np.array([item[key] for item in found]) for key in ("forward_passes", "decisions"))
+    low, high = bootstrap_mean(passes, np.random.default_rng(0), counts=each)
+    row["forward_passes_per_decision"] = float(passes.sum() / max(decisions, 1))
+    row |= {"forward_passes_per_decision_low": low, "forward_passes_per_decision_high": high}
+    row["forward_passes_per_episode"] = float(passes.mean())
     errors = [item["error"] for item in found if item["error"]]
     row |= {"errors": len(errors), "error": errors[0] if errors else None}
     return row

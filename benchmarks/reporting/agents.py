@@ -65,12 +65,15 @@ def success(document: Mapping[str, Any], name: str) -> Section:
                     "mean length": ranged("mean_episode_length", 1),
                     "ms a decision": "milliseconds_per_decision",
                     "slowest": "slowest_decision_milliseconds",
-                    "forward passes": "forward_passes_per_decision",
+                    "passes a decision": ranged("forward_passes_per_decision", 2),
+                    "an episode": lambda row: (
+                        f"{value:.1f}" if (value := row.get("forward_passes_per_episode")) is not None else "-"
+                    ),
                     "episodes": "n",
                     "": _remark,
                 },
                 best=2,
-                words=(0, 1, 9),
+                words=(0, 1, 10),
             ),
             tabulated(
                 "Probability of improvement, and difference of success on the same seeds",

@@ -199,7 +199,12 @@ def _success(document: Mapping[str, Any]) -> Iterator[Goal]:
             missing += _missing(document, level=INFILL_LEVEL, agent=PLANNER)
             taken = row["forward_passes_per_decision"]
             verdict = _verdict(taken < theirs, missing)
-            yield f"passes a decision of {named}", f"fewer than {PLANNER}'s {theirs:.2f}", f"{taken:.2f}", verdict
+            yield (
+                f"passes a decision of {named}",
+                f"fewer than {PLANNER}'s {theirs:.2f}",
+                ranged("forward_passes_per_decision", 2)(row),
+                verdict,
+            )
 
 
 def _efficiency(document: Mapping[str, Any]) -> Iterator[Goal]:

@@ -230,6 +230,9 @@ def test_a_summary_of_episodes_by_hand():
     assert found["milliseconds_per_decision"] == pytest.approx(500)
     assert found["slowest_decision_milliseconds"] == pytest.approx(1500)
     assert found["forward_passes_per_decision"] == pytest.approx(1.5)
+    assert found["forward_passes_per_decision_low"] >= 1 / 3  # of the last alone; at most 2, of either other
+    assert found["forward_passes_per_decision_high"] == 2
+    assert found["forward_passes_per_episode"] == 10
     assert (found["errors"], found["error"]) == (1, "ValueError: no")
     assert summary([]) == {"n": 0}
 
