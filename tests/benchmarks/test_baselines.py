@@ -172,6 +172,24 @@ def test_convolutions_see_one_view_and_the_action(episodes) -> None:
     np.testing.assert_array_equal(*policies)
 
 
+def test_what_convolutions_say_of_a_step_by_hand(episodes) -> None:
+    """A network that knows nothing finds all of a kind alike; one that is given the outcome says it."""
+    frames, target = _frames(episodes[0]), np.array([3, 7])
+
+    def network(inputs):
+        outcome = torch.zeros(2, 4)
+        outcome[:, 1] = np.log(3.0)  # CONTINUE: 3 of 6
+        return torch.zeros(2, 49, 264), outcome, torch.zeros(2, 4)
+
+    said = convolutional.predicted(network, frames, target)
+    assert said.log_probs is not None
+    expected = np.full((2, BLOCK), -np.log(264))
+    expected[:, ACTION], expected[:, OUTCOME], expected[:, DIRECTION] = 0, -np.log(2), -np.log(4)
+    np.testing.assert_allclose(said.log_probs, expected, rtol=1e-5)
+    np.testing.assert_allclose(said.visible, np.log(240 / 264), rtol=1e-4)  # one kind of eleven is unseen
+    assert (said.outcomes == 1).all()
+
+
 def test_an_agent_acts_as_its_network(episodes) -> None:
     torch.manual_seed(0)
     cloned = convolutional.CloningNetwork(32).eval()
@@ -319,11 +337,12 @@ def test_likelihoods_are_of_the_same_targets_and_steps(world_model, network, dat
     assert "goal_accuracy" not in rival
 
 
-def test_a_hidden_cell_is_not_given_away(world_model, episodes) -> None:
+@pytest.mark.parametrize("rival", ["any-order", "autoregressive"])
+def test_a_hidden_cell_is_not_given_away(rival, world_model, network, episodes) -> None:
     frames = _frames(episodes[0])
     given = np.ones((1, BLOCK), bool)
     given[0, FIRST_CELL + 20 : FIRST_CELL + 30] = False
-    predictor = measure.any_order(world_model)
+    predictor = measure.any_order(world_model) if rival == "any-order" else measure.left_to_right(network)
     said = predictor.fill(frames, np.array([5]), given)
     images = episodes[0].images.copy()
     hidden = ~given[0, FIRST_CELL:].reshape(7, 7)

@@ -155,8 +155,17 @@ def test_accuracies_of_blind_predictions_by_hand(monkeypatch):
     whole = frames.from_trajectories(steps)
     monkeypatch.setattr(blind_prediction, "open_store", lambda *arguments: store)
     monkeypatch.setattr(frames, "from_store", classmethod(lambda cls, given: whole))
-    model = SimpleNamespace(predict=lambda histories, actions: SimpleNamespace(images=np.stack([truth, wrong])))
-    row = blind_prediction.predict_blindly(model, Path("x"), {}, False, 2)
+    given = []
+
+    def predict(histories, actions):
+        given.extend(histories)
+        return SimpleNamespace(images=np.stack([truth, wrong]))
+
+    row = blind_prediction.predict_blindly(SimpleNamespace(predict=predict), Path("x"), {}, False, 2)
+    # What is asked about is no part of what the model is given.
+    for history in given:
+        np.testing.assert_array_equal(history.images, first[None])
+        assert len(history) == 0
     assert row["known_cell_accuracy"] == pytest.approx(5 / 6)
     assert row["known_cell_accuracy_n"] == 6
     assert row["known_frame_exact"] == 0.5

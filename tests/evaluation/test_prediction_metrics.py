@@ -103,6 +103,8 @@ def test_each_metric_counts_its_own_cells() -> None:
     assert found["frame_exact"] == 0
     assert found["known_frame_exact"] == 0
     assert found["direction_accuracy"] == 1
+    turned = prediction_tallies(steps, replace(said, headings=(steps.headings + 1) % 4), 1)
+    assert turned["direction_accuracy"].value == 0
     assert found["forward_nll"] == pytest.approx(51 * 0.5)  # all but the action
     assert found["revealed_nll"] == pytest.approx(0.5 - 0.2)
     assert found["revealed_nll_prior"] == pytest.approx(2)

@@ -185,6 +185,8 @@ def test_inverse_dynamics_counts_apart_where_something_changed(constant: AnyOrde
     assert found["inverse_accuracy"].value == 3 / 5  # it always says forward
     assert found["inverse_accuracy_changed"].value == 2 / 3
     assert found["inverse_accuracy_changed"].entry()["n"] == found["inverse_bayes_changed"].entry()["n"] == 3
+    # What came after is as likely after any action, so the first one, left, is as good as any: one step was that.
+    assert found["inverse_bayes_changed"].value == 1 / 3
     still = windows.Frames.from_trajectories([walk([grid.DONE], [near, near], [0, 0])])
     assert list(inverse_tallies(constant, still, 10, RNG(0))) == ["inverse_accuracy"]
 
