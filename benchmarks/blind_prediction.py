@@ -12,6 +12,7 @@ import numpy as np
 from wmtoolkit.data import open_store
 from wmtoolkit.envs.observability import Corruption, ObservationFilter
 from wmtoolkit.evaluation.intervals import Tally
+from wmtoolkit.evaluation.prediction import BASELINES
 from wmtoolkit.evaluation.transitions import all_steps, transitions
 from wmtoolkit.world import windows
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -24,9 +25,19 @@ _CHUNK = 32
 
 
 def predict_blindly(
-    model: AnyOrderWorldModel, data: Path, corruption: Mapping[str, Any], belief: bool, count: int, seed: int = 0
+    model: AnyOrderWorldModel,
+    data: Path,
+    corruption: Mapping[str, Any],
+    belief: bool,
+    count: int,
+    seed: int = 0,
+    predictor: str | None = None,
 ) -> dict[str, Any]:
     """Predict ``count`` steps of the test split from histories seen through a ``Corruption``.
+
+    Args:
+        predictor: name of one of ``BASELINES`` that predicts in place of the model, from the same histories; it has no
+            belief.
 
     Returns:
         ``known_cell_accuracy`` and ``known_frame_exact`` with intervals, flat: the truth is the clear next view, known
@@ -41,7 +52,15 @@ def predict_blindly(
     clear = [_slice(store.trajectory(int(item)), int(end)) for item, end in zip(episode, last, strict=True)]
     shown, visible = zip(*(_seen(item, Corruption(**corruption), rng) for item in clear), strict=True)
     cells = []
-    for low in range(0, len(clear), _CHUNK):
+    if predictor is not None:
+        # Of what is asked about, the last frame, a baseline reads the action alone.
+        asked = [
+            replace(seen, images=np.append(seen.images[:-1], item.images[-1:], axis=0))
+            for seen, item in zip(shown, clear, strict=True)
+        ]
+        bad = windows.Frames.from_trajectories(asked)
+        cells.append(BASELINES[predictor](transitions(bad, bad.offsets[1:] - 1)).cells)
+    for low in range(0, len(clear) if predictor is None else 0, _CHUNK):
         part = slice(low, low + _CHUNK)
         histories = [item.prefix(len(item) - 1) for item in shown[part]]
         if belief:

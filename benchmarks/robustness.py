@@ -14,7 +14,10 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec
 from wmtoolkit.benchmarks.play import Condition, Player, episodes, flat, left_out, summary
 from wmtoolkit.data.levels import DEFAULT_LEVEL
+from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.aggregates import paired_difference, retention, robustness_curve
+from wmtoolkit.evaluation.evaluate import MODEL
+from wmtoolkit.evaluation.prediction import BASELINES
 from wmtoolkit.progress import Bar
 
 DROPOUT = "cell_dropout"
@@ -32,7 +35,8 @@ class RobustnessPlan:
         baselines: agents that the others are compared with; they see what is shown and get no belief.
         belief: whether the model fills in what is hidden; each of the list is tried, for agents and predictions alike.
         episodes: a condition; episode i takes level seed ``seed + i``.
-        predictions: steps of each level predicted from badly seen histories.
+        predictions: steps of each level predicted from badly seen histories; predictors: of
+            ``evaluation.prediction.BASELINES``, who predict the same steps from the same histories.
     """
 
     levels: list[str] = field(default_factory=lambda: [DEFAULT_LEVEL])
@@ -42,7 +46,12 @@ class RobustnessPlan:
     belief: list[bool] = field(default_factory=lambda: [False, True])
     episodes: int = 50
     predictions: int = 200
+    predictors: list[str] = field(default_factory=list)
     seed: int = FIRST_SEED
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.predictors) - set(BASELINES):
+            raise UserError(f"plan robustness: no predictor {min(unknown)!r}; there are {', '.join(BASELINES)}")
 
 
 def settings(plan: RobustnessPlan, agent: AgentSpec | None = None) -> Iterator[tuple[str, float, bool]]:
@@ -70,16 +79,26 @@ def condition(level: str, agent: AgentSpec, knob: str, strength: float, belief: 
 
 
 def _prediction_unit(
-    plan: RobustnessPlan, player: Player, level: str, knob: str, strength: float, belief: bool
+    plan: RobustnessPlan, player: Player, level: str, knob: str, strength: float, belief: bool, predictor: str | None
 ) -> dict:
     return {
+        **({"predictor": predictor} if predictor else {}),
         "predictions": plan.predictions,
         "level": level,
         "corruption": {knob: strength},
         "belief": belief,
-        "checkpoint": player.identity["sha256"],
+        "checkpoint": None if predictor else player.identity["sha256"],
         "seed": plan.seed,
     }
+
+
+def _predictions(plan: RobustnessPlan) -> Iterator[tuple[str, float, bool, str | None]]:
+    """Knob, strength, belief and predictor, None for the world model; the others have no belief."""
+    if plan.predictions:
+        for predictor in (None, *plan.predictors):
+            for knob, strength, belief in settings(plan):
+                if not (predictor and belief):
+                    yield knob, strength, belief, predictor
 
 
 def units(plan: RobustnessPlan, player: Player) -> Iterator[dict[str, Any]]:
@@ -88,21 +107,23 @@ def units(plan: RobustnessPlan, player: Player) -> Iterator[dict[str, Any]]:
     for item in conditions(plan):
         for seed in player.seeds(item.level, plan.seed, plan.episodes):
             yield player.unit(item, seed)
-    for level in plan.levels if plan.predictions else ():
-        for knob, strength, belief in settings(plan):
-            yield _prediction_unit(plan, player, level, knob, strength, belief)
+    for level in plan.levels:
+        for asked in _predictions(plan):
+            yield _prediction_unit(plan, player, level, *asked)
 
 
 def run(plan: RobustnessPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
     """Do what is missing."""
-    for level in plan.levels if plan.predictions else ():
-        for knob, strength, belief in settings(plan):
-            unit = _prediction_unit(plan, player, level, knob, strength, belief)
+    for level in plan.levels:
+        for knob, strength, belief, predictor in _predictions(plan):
+            unit = _prediction_unit(plan, player, level, knob, strength, belief, predictor)
             change = condition(level, AgentSpec(), knob, strength, belief).corruption
 
-            def work(level: str = level, change: Any = change, belief: bool = belief) -> dict[str, Any]:
+            def work(
+                level: str = level, change: Any = change, belief: bool = belief, predictor: str | None = predictor
+            ) -> dict[str, Any]:
                 path = player.fresh_data(level, plan.seed)
-                return predict_blindly(player.model, path, change, belief, plan.predictions, seed=plan.seed)
+                return predict_blindly(player.model, path, change, belief, plan.predictions, plan.seed, predictor)
 
             ledger.do(unit, work)
             bar.advance(info=f"{level}: predictions")
@@ -144,10 +165,10 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
                         row |= flat(metric, entry)
                     rows.append(row)
         rows += _gains(plan, level, scores)
-        for knob, strength, belief in settings(plan) if plan.predictions else ():
-            values = ledger.values(_prediction_unit(plan, player, level, knob, strength, belief))
-            row = {"table": "blind prediction", "level": level, "knob": knob, "strength": strength, "belief": belief}
-            rows.append(row | (values or {}))
+        for knob, strength, belief, predictor in _predictions(plan):
+            values = ledger.values(_prediction_unit(plan, player, level, knob, strength, belief, predictor))
+            row = {"table": "blind prediction", "level": level, "predictor": predictor or MODEL}
+            rows.append(row | {"knob": knob, "strength": strength, "belief": belief} | (values or {}))
     return metrics, rows
 
 

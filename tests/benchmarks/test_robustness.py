@@ -29,7 +29,7 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     plan = _plan(
         tmp_path,
         f"levels: [{LEVEL}]\nagents: [{{agent: random}}]\nepisodes: 6\npredictions: 8\n"
-        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}\nbaselines:\n"
+        "knobs: {cell_dropout: [0.0, 0.3], view_size: [3]}\npredictors: [copy-last-frame]\nbaselines:\n"
         "  - {agent: bot}\n"
         f"  - {{agent: cloning, settings: {{config: tiny, set: [training.steps=1, 'data.levels=[{LEVEL}]']}}}}",
     )
@@ -79,7 +79,13 @@ def test_robustness_follows_from_its_rows(tmp_path, checkpoint):
     run_suite("robustness", tmp_path / "out", plan=plan, checkpoint=checkpoint, changes={"episodes": 7})
     assert kept.stat().st_mtime_ns == before
     blind = [row for row in document["rows"] if row["table"] == "blind prediction"]
-    assert len(blind) == 5
+    assert [(row["predictor"], row["strength"], row["belief"]) for row in blind] == [
+        ("world model", 0, False), ("world model", 0.3, False), ("world model", 0.3, True),
+        ("world model", 3, False), ("world model", 3, True),
+        ("copy-last-frame", 0, False), ("copy-last-frame", 0.3, False), ("copy-last-frame", 3, False),
+    ]  # fmt: skip
+    assert len({row["known_cell_accuracy_n"] for row in blind}) == 1
+    assert blind[6]["known_cell_accuracy"] < blind[5]["known_cell_accuracy"]  # it repeats what it was not shown
     assert all(0 <= row["known_cell_accuracy"] <= 1 for row in blind)
 
 
@@ -161,7 +167,8 @@ def test_accuracies_of_blind_predictions_by_hand(monkeypatch):
         given.extend(histories)
         return SimpleNamespace(images=np.stack([truth, wrong]))
 
-    row = blind_prediction.predict_blindly(SimpleNamespace(predict=predict), Path("x"), {}, False, 2)
+    model = SimpleNamespace(predict=predict)
+    row = blind_prediction.predict_blindly(model, Path("x"), {}, False, 2)
     # What is asked about is no part of what the model is given.
     for history in given:
         np.testing.assert_array_equal(history.images, first[None])
@@ -169,3 +176,7 @@ def test_accuracies_of_blind_predictions_by_hand(monkeypatch):
     assert row["known_cell_accuracy"] == pytest.approx(5 / 6)
     assert row["known_cell_accuracy_n"] == 6
     assert row["known_frame_exact"] == 0.5
+    # Who repeats the last frame has the empty hand right, and neither the ball nor the wall.
+    row = blind_prediction.predict_blindly(model, Path("x"), {}, False, 2, predictor="copy-last-frame")
+    assert row["known_cell_accuracy"] == pytest.approx(1 / 3)
+    assert row["known_cell_accuracy_n"] == 6
