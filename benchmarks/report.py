@@ -206,6 +206,7 @@ def _trained(runs: Sequence[Run]) -> Section:
         [(figures.loss_curve(runs), "Loss and validation")],
         [Table("", columns, lines, 3, (0, 1, 4, 5, 6))],
         [f"{run.name} was {run.state}" for run in runs if run.state != "finished"],
+        [run.origin for run in runs],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import SCHEMA
+from wmtoolkit.world.checkpoint import checkpoint_hash
 
 
 @dataclass
@@ -20,6 +22,17 @@ class Run:
     name: str
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How to make it again: command, seed, commit, versions and the checkpoint's hash, as far as they are known."""
+        found: dict[str, Any] = {"command_line": f"wmtool train --config {self.path / 'config.yaml'}"}
+        found["seed"] = self.config["training"]["seed"]
+        with contextlib.suppress(OSError, ValueError):
+            found |= json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, UserError):
+            found["checkpoint"] = {"sha256": checkpoint_hash(self.path / "checkpoint")}
+        return found
 
     @property
     def kind(self) -> str:

@@ -32,7 +32,8 @@ def markdown(made: Sequence[Section], left_out: Sequence[str], title: str) -> st
 
 def origin_line(document: Mapping[str, Any]) -> str:
     """Seed, date, commit, checkpoint, versions and machine in one line."""
-    parts = [f"seed {document.get('seed')}", str(document.get("date")), f"commit {document.get('git') or 'unknown'}"]
+    parts = [f"seed {document.get('seed')}", *([document["date"]] if document.get("date") else [])]
+    parts.append(f"commit {document.get('git') or 'unknown'}")
     made = document.get("made", {})
     if made and made["commits"] != [document.get("git")]:
         parts.append(f"its rows made at {', '.join(map(str, made['commits']))} on {', '.join(made['dates'])}")

@@ -21,6 +21,7 @@ from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 from wmtoolkit.evaluation.intervals import wilson
+from wmtoolkit.evaluation.results import write_json
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
 SMALL = "BabyAI-GoToLocalS5N2-v0"
@@ -401,6 +402,9 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     assert found["rows"][0]["state"] == "cut off at step 10 of 20"
     assert found["rows"][0]["validation_nll"] == 3.5
     assert "cut off at step 10 of 20" in (tmp_path / "report.html").read_text()
+    assert f"wmtool train --config {run / 'config.yaml'}" in (tmp_path / "report.html").read_text()
+    write_json(run / "versions.json", {"versions": {"python": "3.11"}, "git": "abc"})
+    assert "seed 0, commit abc, python 3.11" in compare([run])["text"]
 
 
 def test_the_bench_command(checkpoint: Path, tmp_path: Path) -> None:
