@@ -91,7 +91,7 @@ def load_plan(
         key = getattr(error, "full_key", None) or getattr(error, "key", None)
         raise UserError(f"{where}: {key}: {str(error.msg or error).splitlines()[0]}") from None
     _check_names(plan, where)
-    return plan  # type: ignore[no-any-return]
+    return plan
 
 
 def _check_names(plan: Any, where: str) -> None:

@@ -115,7 +115,7 @@ def speed(
                     rows += [{"part": part, **row} for row in found]
     finally:
         torch.set_num_threads(before)
-    identity = Player(checkpoint).identity if IMAGINATION in arguments["parts"] else None
+    identity = Player(checkpoint).identity if IMAGINATION in (parts or PARTS) else None
     document = results_document("bench speed", arguments, {}, rows, seed=seed, checkpoint=identity)
     if out is not None:
         write_json(out / "results.json", document)

@@ -53,7 +53,8 @@ def policies(documents: list[tuple[Mapping[str, Any], str]]) -> Section:
 
 def _curve(document: Mapping[str, Any], name: str) -> list[Row]:
     """Rows of a run, each rate with its interval, and ``success``: of drawn actions, or of the likeliest."""
-    plan, rows = document["arguments"], []
+    plan = document["arguments"]
+    rows: list[Row] = []
     for line in document["rows"]:
         row = {**line, "run": name, **{key: plan[key] for key in ("level", "algo", "mode")}}
         for key in (LIKELIEST, DRAWN):
