@@ -239,7 +239,10 @@ def _policy(document: Mapping[str, Any]) -> Iterator[Goal]:
 
 
 def _baselines(document: Mapping[str, Any]) -> Iterator[Goal]:
-    """The any-order model beside the autoregressive one, query by query."""
+    """The any-order model beside the autoregressive one, query by query, where both are planned."""
+    planned = document.get("arguments", {}).get("plan", {}).get("baselines")
+    if planned is not None and not {"any-order", "autoregressive"} <= set(planned):
+        return
     rows = of_table(document, "variants")
     ours, theirs = (first(rows, variant=name) for name in ("any-order", "autoregressive"))
     missing = sum(_missing(document, baseline=name) for name in ("any-order", "autoregressive"))

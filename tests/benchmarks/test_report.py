@@ -378,6 +378,7 @@ def test_goals_of_baselines_by_hand() -> None:
     assert found["forward: known frames exact"] == ("no worse than 0.850", "0.800", "missed")
     assert found["forward: nats a step, token by token"] == ("no worse than 2.000", "1.500", "reached")
     assert len([query for query in found if query.startswith("forward")]) == 3
+    assert _goals("bench baselines", rows, arguments={"plan": {"baselines": ["any-order"]}}) == {}
     found = _goals("bench baselines", rows, units=_holes({"baseline": "autoregressive"}, {"baseline": "cloning"}))
     assert {verdict.partition(":")[0] for _, _, verdict in found.values()} == {"open", "not measured"}
 
