@@ -385,7 +385,9 @@ def test_goals_of_baselines_by_hand() -> None:
 
 def test_rows_of_other_commits_are_told(suites: Path, tmp_path: Path) -> None:
     document = json.loads((suites / "success" / "results.json").read_text())
-    assert document["made"] == {"commits": [document["git"]], "dates": [document["date"]]}
+    machines = [document["versions"]["machine"]]
+    assert document["made"] == {"commits": [document["git"]], "dates": [document["date"]], "machines": machines}
+    # As before machines were kept.
     document["made"] = {"commits": ["abc", document["git"]], "dates": ["2026-01-01", document["date"]]}
     (tmp_path / "results.json").write_text(json.dumps(document))
     assert f"its rows made at abc, {document['git']} on 2026-01-01, " in compare([tmp_path])["text"]
@@ -459,7 +461,7 @@ def test_learning_curves_by_hand(tmp_path: Path) -> None:
         "schema": 1,
         "command": "train-policy",
         "command_line": "x",
-        "metrics": {},
+        "metrics": {"success_rate": _entry(0.5)},
         "rows": rows,
         "arguments": plan,
     }
@@ -467,9 +469,9 @@ def test_learning_curves_by_hand(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps({**document, **changed}))
     made = sections(read_all([tmp_path])[0])
-    assert [section.title for section in made] == ["train-policy: odd", "Policies"]
-    assert [row[0] for row in made[1].tables[0].lines] == ["a", "b"]
-    assert made[1].figures[0][0].count("imagined)") == 2
+    assert [section.title for section in made] == ["Goals", "train-policy: odd", "Policies"]
+    assert [row[0] for row in made[2].tables[0].lines] == ["a", "b"]
+    assert made[2].figures[0][0].count("imagined)") == 2
 
 
 def test_goals_of_policies_infilling_and_few_episodes_by_hand() -> None:
