@@ -34,7 +34,7 @@ ARROWS = {"left": "↶", "right": "↷", "forward": "↑", "pickup": "pick up", 
 @dataclass(frozen=True)
 class Decision:
     """What the page says of one decision; pictures are data URLs, ``candidates`` hold actions, score, P(success) and
-    whether it is the plan."""
+    whether it begins with the plan."""
 
     step: int
     action: str
@@ -168,7 +168,13 @@ def _candidates(now: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     listed = now.get("candidates", [])[:LISTED]
     plan = tuple(now.get("plan", ()))
     return [
-        (spelled(each.actions), _number(each.score), _number(each.success), each.actions == plan) for each in listed
+        (
+            spelled(each.actions),
+            _number(each.score),
+            _number(each.success),
+            bool(plan) and each.actions[: len(plan)] == plan,  # a plan may reach its goal before its end
+        )
+        for each in listed
     ]
 
 

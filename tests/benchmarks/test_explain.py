@@ -53,6 +53,9 @@ def test_a_planners_page_shows_every_decision_and_stands_alone(tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in page.loads)
     assert "first observation" in page.text
     assert "success" in page.text
+    html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<tr class="followed"><td>', html)
+    assert re.search(r"— to a goal, P\(success\) \d", html)
     with Image.open(tmp_path / "page" / "episode.gif") as film:
         assert film.n_frames == result.length + 1
 
