@@ -12,8 +12,8 @@ import numpy as np
 from wmtoolkit.agents import Agent
 from wmtoolkit.benchmarks.films import padded
 from wmtoolkit.benchmarks.ledger import Ledger
+from wmtoolkit.benchmarks.plans import slug
 from wmtoolkit.benchmarks.play import Condition, Player
-from wmtoolkit.benchmarks.trainings import slug
 from wmtoolkit.envs.rendering import draw_view, side_by_side, write_video
 from wmtoolkit.errors import UserError
 from wmtoolkit.progress import Bar

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wmtoolkit.errors import UserError
+from wmtoolkit.errors import UserError, described
 from wmtoolkit.evaluation.results import SCHEMA, git_commit, versions
 
 Unit = Mapping[str, Any]
@@ -65,8 +65,7 @@ class Ledger:
 
     def fail(self, unit: Unit, error: BaseException) -> None:
         """Add the row of a failed unit."""
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        self._append({"unit": dict(unit), "error": " ".join(text.split())})
+        self._append({"unit": dict(unit), "error": described(error)})
 
     def do(self, unit: Unit, work: Callable[[], Mapping[str, Any]]) -> None:
         """Do a unit that is not done yet; what it raises, but for an interrupt, becomes its error."""

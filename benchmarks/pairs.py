@@ -8,9 +8,9 @@ from typing import Any
 
 from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, fingerprint, seeded
+from wmtoolkit.benchmarks.plans import FIRST_SEED, fingerprint, seeded, slug
 from wmtoolkit.benchmarks.play import Player
-from wmtoolkit.benchmarks.trainings import mean_over_seeds, slug, train_apart
+from wmtoolkit.benchmarks.trainings import mean_over_seeds, train_apart
 from wmtoolkit.data.splits import DEFAULT_HELD_OUT
 from wmtoolkit.evaluation.evaluate import MODEL, evaluate
 from wmtoolkit.progress import Bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
@@ -118,3 +119,8 @@ def seeded(changes: Sequence[str], seed: int) -> list[str]:
 def fingerprint(config: Any) -> str:
     """Sixteen hex digits that name a training's config."""
     return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def slug(name: str) -> str:
+    """A name as that of a file or folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

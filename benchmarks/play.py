@@ -29,7 +29,7 @@ from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
-from wmtoolkit.errors import UserError
+from wmtoolkit.errors import described
 from wmtoolkit.evaluation.held_out import check_store, training_record
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
@@ -308,7 +308,7 @@ def played_everywhere(
                 acting = (make or player.agent)(condition, env)
                 each[level] = [asdict(run_episode(acting, env, seed)) for seed in seeds]
         except Exception as error:
-            broken.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            broken.append(described(error))
     whole = {"errors": 0, "error": None} | summary([item for own in each.values() for item in own])
     if broken:
         whole["error"] = broken[0]

@@ -16,7 +16,7 @@ from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.reporting.reading import Result, read_folder
 from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.speed import speed
-from wmtoolkit.errors import UserError
+from wmtoolkit.errors import UserError, described
 from wmtoolkit.evaluation.held_out import UNRECORDED
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
@@ -128,12 +128,12 @@ def run_all(
             document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
             missing[suite] = document["units"]["missing"]
         except Exception as error:
-            failed[suite] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            failed[suite] = described(error)
     if overwrite or _must_measure_speed(out / "speed", quick):
         try:
             speed(quick=quick, out=out / "speed", checkpoint=checkpoint)
         except Exception as error:
-            failed["speed"] = f"{type(error).__name__}: {error}"
+            failed["speed"] = described(error)
     holes = [*(f"{suite}: {why}" for suite, why in failed.items()), *not_asked]
     written = write_report(out, missing=holes)
     lines = [*(f"{suite}: {count} units missing" for suite, count in missing.items()), *holes]

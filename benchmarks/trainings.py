@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from wmtoolkit.benchmarks.baselines.acting import FITTED
 from wmtoolkit.benchmarks.drift import open_loop
 from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded, slug
 from wmtoolkit.benchmarks.play import Player, played_everywhere
 from wmtoolkit.benchmarks.reporting.sections import short
 from wmtoolkit.errors import UserError
@@ -74,11 +73,6 @@ def _runs(plan: TrainingsPlan) -> Iterator[tuple[Variant, int, Config]]:
 
 def _changes(plan: TrainingsPlan, variant: Variant, seed: int) -> list[str]:
     return seeded([*plan.set, *variant.set], seed)
-
-
-def slug(name: str) -> str:
-    """A name as that of a folder."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def trained_parameters(network: nn.Module) -> int:

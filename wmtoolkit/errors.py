@@ -7,3 +7,9 @@ class UserError(Exception):
     The command line prints it without a traceback (unless ``--debug``) and exits with 1.
     Library callers may catch it; programming errors are raised as what they are.
     """
+
+
+def described(error: BaseException) -> str:
+    """What went wrong in a line of a report: a ``UserError`` in its own words, any other with the name of its kind."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

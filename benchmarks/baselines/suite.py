@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,16 +18,10 @@ from wmtoolkit.benchmarks.baselines.convolutional import CloningAgent, save_clon
 from wmtoolkit.benchmarks.baselines.measure import Predictor
 from wmtoolkit.benchmarks.fresh import EPISODES, check_fresh, fresh_data, own_data
 from wmtoolkit.benchmarks.ledger import Ledger
-from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded
+from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded, slug
 from wmtoolkit.benchmarks.play import Condition, Player, played_everywhere
-from wmtoolkit.benchmarks.trainings import (
-    mean_over_seeds,
-    raised,
-    slug,
-    success_entries,
-    train_apart,
-    trained_parameters,
-)
+from wmtoolkit.benchmarks.rollouts import saved_hash
+from wmtoolkit.benchmarks.trainings import mean_over_seeds, raised, success_entries, train_apart, trained_parameters
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import held_out_frames
 from wmtoolkit.evaluation.prediction import BASELINES
@@ -167,8 +160,8 @@ def _trained(plan: BaselinesPlan, unit: dict[str, Any], config: Config, data: li
         return _Rival(measure.one_step(stepping), stepping)
     cloned, path = fitting.fit_cloning(config, frames), acting.place(name, config, ledger.folder.parent)
     save_cloning(cloned, path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _Rival(measure.cloning(cloned), cloned, lambda condition, env: CloningAgent(cloned), sha256)
+    agent = CloningAgent(cloned)
+    return _Rival(measure.cloning(cloned), cloned, lambda condition, env: agent, saved_hash(f"cloning:{path}"))
 
 
 def _model_free(unit: dict[str, Any], config: Config, data: list[str], ledger: Ledger) -> _Rival:
