@@ -14,7 +14,7 @@ STALE = 8
 """Cells last seen longer ago than this, in steps, are worth another look when there is nothing new to see."""
 UNIT = 0.05
 """Information is counted in so many nats."""
-INFORMATION = 0.01
+NAT = 0.01
 """Worth of a nat, where success is worth 1: about 0.2 for a whole view of cells never seen."""
 PATIENCE = 2
 """Disappointments after which a cell is no longer looked for."""
@@ -64,9 +64,9 @@ class Views:
         return self._masks
 
 
-def nats(mask: int) -> float:
-    """Information that a mask of ``Views`` by information stands for."""
-    return UNIT * mask.bit_count()
+def information_worth(mask: int) -> float:
+    """Worth of the information that a mask of ``Views`` by information stands for, where success is worth 1."""
+    return NAT * UNIT * mask.bit_count()
 
 
 def most_revealing_path(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wmtoolkit.agents.budget import IMAGINE, check_amounts, check_counts
-from wmtoolkit.agents.exploration import INFORMATION, Views, nats
+from wmtoolkit.agents.exploration import Views, information_worth
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.search_graph import Pair, SearchGraph
 
@@ -186,7 +186,7 @@ class MCTSAgent(Planner):
         masks = self._views.masks()
         shown, gains = masks[0], []
         for node in simulation.nodes[1:]:
-            gains.append(INFORMATION * nats(masks[node] & ~shown))
+            gains.append(information_worth(masks[node] & ~shown))
             shown |= masks[node]
         end = simulation.nodes[-1]
         at = self._graph.nodes[end]

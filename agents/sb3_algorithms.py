@@ -49,8 +49,6 @@ _DQN: dict[str, Any] = {
     "exploration_fraction": 0.3,
     "exploration_final_eps": 0.05,
 }
-EXPLORED = 0.05
-"""Share of DQN's actions that are drawn evenly where actions are drawn: what SB3 ends its exploration with."""
 _SHARES = ("gamma", "gae_lambda", "exploration_fraction", "exploration_final_eps")
 
 
@@ -185,17 +183,19 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray, tuple[torch.Tensor, torch.Tensor] | None]:
     """Actions (B,) int64, the likeliest ones or with ``rng`` drawn, the probabilities (B, 7), and the next state.
 
-    DQN has no probabilities; where actions are drawn, ``EXPLORED`` of them are any.
+    DQN has no probabilities; where actions are drawn, as many of them are any as SB3 by default ends its exploration
+    with.
     """
     policy.set_training_mode(False)
     with torch.no_grad():
         logits, state = log_probabilities(policy, observations, state, starts)
     shares = logits.double().exp().numpy()
     shares /= shares.sum(axis=1, keepdims=True)
-    if hasattr(policy, "q_net") and rng is not None:
-        shares = (1 - EXPLORED) * shares + EXPLORED / shares.shape[1]
     if rng is None:
         return shares.argmax(axis=1), shares, state
+    if hasattr(policy, "q_net"):
+        any_share = _DQN["exploration_final_eps"]
+        shares = (1 - any_share) * shares + any_share / shares.shape[1]
     drawn = (shares.cumsum(axis=1) > rng.random((len(shares), 1))).argmax(axis=1)
     return drawn, shares, state
 

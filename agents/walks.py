@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wmtoolkit.agents.budget import IMAGINE
-from wmtoolkit.agents.exploration import INFORMATION, Views, nats
+from wmtoolkit.agents.exploration import Views, information_worth
 from wmtoolkit.agents.planner import Candidate
 from wmtoolkit.agents.search_graph import SearchGraph
 
@@ -70,7 +70,7 @@ def worth(graph: SearchGraph, walks: Sequence[Walk], views: Views, discount: flo
     for index, walk in enumerate(walks):
         shown = masks[0]
         for step, node in enumerate(walk.nodes[1:], 1):
-            values[index] += discount**step * INFORMATION * nats(masks[node] & ~shown)
+            values[index] += discount**step * information_worth(masks[node] & ~shown)
             shown |= masks[node]
         end = graph.nodes[walk.nodes[-1]]
         values[index] += discount ** len(walk.actions) * (end.success - end.failure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,30 +51,14 @@ def predict_blindly(
     last = target - frames.offsets[episode]
     clear = [_slice(store.trajectory(int(item)), int(end)) for item, end in zip(episode, last, strict=True)]
     shown, visible = zip(*(_seen(item, Corruption(**corruption), rng) for item in clear), strict=True)
-    cells = []
-    if predictor is not None:
-        # Of what is asked about, the last frame, a baseline reads the action alone.
-        asked = [
-            replace(seen, images=np.append(seen.images[:-1], item.images[-1:], axis=0))
-            for seen, item in zip(shown, clear, strict=True)
-        ]
-        bad = windows.Frames.from_trajectories(asked)
-        cells.append(BASELINES[predictor](transitions(bad, bad.offsets[1:] - 1)).cells)
-    for low in range(0, len(clear) if predictor is None else 0, _CHUNK):
-        part = slice(low, low + _CHUNK)
-        histories = [item.prefix(len(item) - 1) for item in shown[part]]
-        if belief:
-            known = [
-                replace(Visibility.full(len(item)), images=seen[:-1])
-                for item, seen in zip(histories, visible[part], strict=True)
-            ]
-            histories = [item.trajectory for item in model.belief(histories, known)]
-        actions = np.array([item.actions[-1] for item in clear[part]])
-        images = model.predict(histories, actions).images
-        cells.append(WorldTokenizer().cell_ids(images).reshape(len(images), -1))
+    if predictor is None:
+        chunks = [slice(low, low + _CHUNK) for low in range(0, len(shown), _CHUNK)]
+        cells = np.concatenate([_by_model(model, shown[part], visible[part] if belief else None) for part in chunks])
+    else:
+        cells = _by_baseline(predictor, shown, clear)
     truth = windows.Frames.from_trajectories(clear)
     steps = transitions(truth, truth.offsets[1:] - 1)
-    right = np.concatenate(cells) == steps.cells
+    right = cells == steps.cells
     owner = np.broadcast_to(episode[:, None], right.shape)
     row: dict[str, Any] = {}
     for name, tally in (
@@ -84,6 +68,31 @@ def predict_blindly(
         ends = tally.interval()
         row |= {name: tally.value, f"{name}_low": ends[0], f"{name}_high": ends[1], f"{name}_n": int(tally.count.sum())}
     return row
+
+
+def _by_model(
+    model: AnyOrderWorldModel, shown: Sequence[Trajectory], visible: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """Cells (B, 49) that the model predicts of the last frames, from the rest as shown; with ``visible``, what of it
+    was seen, from what the model believes of the rest."""
+    histories = [item.prefix(len(item) - 1) for item in shown]
+    if visible is not None:
+        known = [
+            replace(Visibility.full(len(item)), images=seen[:-1]) for item, seen in zip(histories, visible, strict=True)
+        ]
+        histories = [item.trajectory for item in model.belief(histories, known)]
+    images = model.predict(histories, np.array([item.actions[-1] for item in shown])).images
+    return WorldTokenizer().cell_ids(images).reshape(len(images), -1)
+
+
+def _by_baseline(predictor: str, shown: Sequence[Trajectory], clear: Sequence[Trajectory]) -> np.ndarray:
+    """Cells (B, 49) that a baseline predicts of the last frames; of these themselves it reads the action alone."""
+    asked = [
+        replace(seen, images=np.append(seen.images[:-1], item.images[-1:], axis=0))
+        for seen, item in zip(shown, clear, strict=True)
+    ]
+    frames = windows.Frames.from_trajectories(asked)
+    return BASELINES[predictor](transitions(frames, frames.offsets[1:] - 1)).cells
 
 
 def _slice(trajectory: Trajectory, last: int) -> Trajectory:

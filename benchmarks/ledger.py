@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtoolkit.errors import UserError, described
-from wmtoolkit.evaluation.results import SCHEMA, git_commit, versions
+from wmtoolkit.evaluation.results import SCHEMA, git_commit, machine
 
 Unit = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ class Ledger:
         self.path = folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, dict[str, Any]] = {}
-        self._git, self._machine = git_commit(), versions()["machine"]
+        self._git, self._machine = git_commit(), machine()
         kept = read_rows(self.path, suite) if self.path.is_file() else []
         for row in kept:
             self._rows[_key(row["unit"])] = row

@@ -84,9 +84,9 @@ def report(plan: PairsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, A
     """Rows: table ``runs`` a training, level and kind of pairs; ``pairs`` a level and kind, the mean over trainings."""
     runs: list[dict[str, Any]] = []
     for unit, _ in _runs(plan):
-        values = ledger.values(unit) or {"rows": []}
-        about = {"training_seed": unit["training_seed"]}
-        about |= {key: values[key] for key in ("checkpoint",) if key in values}
+        if (values := ledger.values(unit)) is None:
+            continue
+        about = {"training_seed": unit["training_seed"], "checkpoint": values["checkpoint"]}
         for row in values["rows"]:
             level, _, pairs = row["level"].rpartition(", ")
             own = {key: value for key, value in row.items() if key not in ("table", "level", "predictor")}

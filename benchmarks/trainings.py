@@ -21,12 +21,12 @@ from wmtoolkit.benchmarks.ledger import Ledger
 from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seeded, slug
 from wmtoolkit.benchmarks.play import Player, played_everywhere
 from wmtoolkit.benchmarks.reporting.sections import short
+from wmtoolkit.benchmarks.reporting.trainings import DRIFT
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 from wmtoolkit.progress import Bar
 from wmtoolkit.training.config import Config, load_config
 
-DRIFT = "frames_exact_alone"
 BRANCHES, HORIZON = 64, 8
 """Episodes in which imagination goes on alone, for so many steps, where ways of decoding are compared."""
 
@@ -207,7 +207,8 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             row |= {name: entry["value"], f"{name}_low": low, f"{name}_high": high}
         for rounds in plan.decoding:
             drift = values[f"decoding/{rounds}"]
-            row |= {f"{DRIFT}/{rounds}{end}": drift[f"known_frame_exact{end}"] for end in ("", "_low", "_high")}
+            name = f"{DRIFT}{drift['horizon']}/{rounds}"
+            row |= {f"{name}{end}": drift[f"known_frame_exact{end}"] for end in ("", "_low", "_high")}
         row |= {"checkpoint": values["checkpoint"]} if "checkpoint" in values else {}
         for agent in plan.agents:
             row |= success_entries(agent.name, values[f"play/{agent.name}"])

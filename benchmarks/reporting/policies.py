@@ -16,7 +16,7 @@ def policies(documents: list[tuple[Mapping[str, Any], str]]) -> Section:
     """Learning curves of ``wmtool train-policy`` in one figure, and each run's last measurement."""
     curves = [_curve(document, name) for document, name in documents]
     last = [
-        {**curve[-1], "cloned": document["arguments"].get("clone", 0), "start": document["arguments"].get("start", "")}
+        {**curve[-1], "cloned": document["arguments"].get("clone", 0)}
         for (document, _), curve in zip(documents, curves, strict=True)
     ]
     return Section(

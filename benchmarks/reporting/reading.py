@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,15 @@ from typing import Any
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.results import SCHEMA
 from wmtoolkit.world.checkpoint import checkpoint_hash
+
+_FRAME = {"command": str, "command_line": str, "arguments": dict, "metrics": dict, "rows": list}
+"""What every results.json holds."""
+_READ = {
+    "model": ("num_hidden_layers", "hidden_size", "num_experts", "num_experts_per_tok"),
+    "training": ("steps", "seed"),
+    "world": ("egomotion",),
+}
+"""What a report reads of a run's config."""
 
 
 @dataclass
@@ -26,8 +36,11 @@ class Run:
     @property
     def origin(self) -> dict[str, Any]:
         """How to make it again: command, seed, commit, versions and the checkpoint's hash, as far as they are known."""
-        found: dict[str, Any] = {"command_line": f"wmtool train --config {self.path / 'config.yaml'}"}
-        found["seed"] = self.config["training"]["seed"]
+        command = ["wmtool", "train", "--config", str(self.path / "config.yaml")]
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for path in json.loads((self.path / "dataset.json").read_text(encoding="utf-8"))["paths"]:
+                command += ["--data", path]
+        found: dict[str, Any] = {"command_line": shlex.join(command), "seed": self.config["training"]["seed"]}
         with contextlib.suppress(OSError, ValueError):
             found |= json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
         with contextlib.suppress(OSError, UserError):
@@ -75,11 +88,13 @@ def read_folder(path: Path) -> Run | Result:
             raise UserError(f"{file} is cut off or no JSON; run its command again") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise UserError(f"{file} is of another schema than {SCHEMA}; run its command again with this toolkit")
-        if missing := {"command", "command_line", "arguments", "metrics", "rows"} - set(document):
-            raise UserError(f"{file} lacks {', '.join(sorted(missing))}; run its command again")
+        if missing := [name for name, kind in _FRAME.items() if not isinstance(document.get(name), kind)]:
+            raise UserError(f"{file} lacks {', '.join(missing)}; run its command again")
         for name, entry in document["metrics"].items():
-            if missing := {"value", "ci95", "n"} - set(entry):
-                raise UserError(f"{file}: metric {name} lacks {', '.join(sorted(missing))}; run its command again")
+            if missing := _missing(entry, ("value", "ci95", "n")):
+                raise UserError(f"{file}: metric {name} lacks {', '.join(missing)}; run its command again")
+        if not all(isinstance(row, dict) for row in document["rows"]):
+            raise UserError(f"{file} holds rows that are no objects; run its command again")
         return Result(path, _name(path, document), document, sorted(path.glob("*.gif")))
     if (path / "metrics.jsonl").is_file() and (path / "config.yaml").is_file():
         config = _config(path / "config.yaml")
@@ -95,6 +110,11 @@ def read_folder(path: Path) -> Run | Result:
     raise UserError(f"{path} holds neither results.json nor metrics.jsonl; give folders of runs or results")
 
 
+def _missing(entry: Any, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that are not in a mapping; all of them if it is none."""
+    return [key for key in keys if not isinstance(entry, dict) or key not in entry]
+
+
 def _config(file: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
@@ -102,9 +122,9 @@ def _config(file: Path) -> dict[str, Any]:
         config: Any = OmegaConf.to_container(OmegaConf.load(file))
     except Exception as error:  # OmegaConf passes on the YAML parser's exceptions as they are
         raise UserError(f"{file} is cut off or no YAML ({type(error).__name__}); start the run again") from None
-    if not isinstance(config, dict) or (missing := {"model", "training", "world"} - set(config)):
-        what = "the config" if not isinstance(config, dict) else ", ".join(sorted(missing))
-        raise UserError(f"{file} lacks {what}; start the run again")
+    groups = config if isinstance(config, dict) else {}
+    if missing := [f"{name}.{key}" for name, keys in _READ.items() for key in _missing(groups.get(name), keys)]:
+        raise UserError(f"{file} lacks {', '.join(missing)}; start the run again")
     return config
 
 

@@ -37,7 +37,9 @@ def origin_line(document: Mapping[str, Any]) -> str:
     made = document.get("made", {})
     if made and made["commits"] != [document.get("git")]:
         parts.append(f"its rows made at {', '.join(map(str, made['commits']))} on {', '.join(made['dates'])}")
-    if others := [machine for machine in made.get("machines", []) if machine != document["versions"]["machine"]]:
+    if others := [
+        machine for machine in made.get("machines", []) if machine != document.get("versions", {}).get("machine")
+    ]:
         parts.append(f"some of them on {'; '.join(others)}")
     if document.get("checkpoint"):
         parts.append(f"checkpoint sha256 {document['checkpoint']['sha256']}")

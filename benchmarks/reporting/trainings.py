@@ -52,6 +52,8 @@ QUERIES = {
     "goal: first action of a plan to succeed": "goal_accuracy",
 }
 """What an any-order model is asked, and the metric that says how well it answers."""
+DRIFT = "frame_exact_alone_"
+"""Share of frames right where imagination went on alone; behind it the horizon, a slash and the rounds of filling."""
 _DRAWN = 3
 _TEXTS = {
     "bench efficiency": ("Efficiency", "The same training on fewer and fewer episodes."),
@@ -74,10 +76,7 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
     """Variants of a training beside the first of them."""
     rows, (title, text) = of_table(document, "variants"), _TEXTS[document["command"]]
     shown = {key: label for key, label in COMPARED.items() if any(key in row for row in rows)}
-    played = sorted({key for row in rows for key in row if key.startswith("success_rate/")})
-    played = [key for key in played if not key.endswith(("_low", "_high"))]
-    drifts = sorted({key for row in rows for key in row if key.startswith("frames_exact_alone/")})
-    drifts = [key for key in drifts if not key.endswith(("_low", "_high"))]
+    played, drifts = _beginning_with("success_rate/", rows), _beginning_with(DRIFT, rows)
     drawn = []
     if rows and title == "Efficiency":
         drawn.append((figures.efficiency_figure(rows, [*played, "known_frame_exact"]), "Against the amount of data"))
@@ -99,10 +98,7 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
                     "seeds": "seeds",
                     "parameters": lambda row: f"{row['parameters']:,.0f}",
                     **{label: ranged(key) for key, label in shown.items()},
-                    **{
-                        f"frames exact after 8 steps alone, {key.rpartition('/')[2]} rounds": ranged(key)
-                        for key in drifts
-                    },
+                    **{_alone(key): ranged(key) for key in drifts},
                     **{f"success, {key.partition('/')[2]}": percent(key) for key in played},
                     "training s": lambda row: f"{row['training_seconds']:,.0f}",
                     **({"": lambda row: row.get("note", "")} if any("note" in row for row in rows) else {}),
@@ -112,6 +108,17 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
             _origins(document),
         ],
     )
+
+
+def _beginning_with(prefix: str, rows: Sequence[Row]) -> list[str]:
+    """Metrics of the rows whose names begin so, without their intervals."""
+    found = {key for row in rows for key in row if key.startswith(prefix)}
+    return sorted(key for key in found if not key.endswith(("_low", "_high")))
+
+
+def _alone(key: str) -> str:
+    horizon, _, rounds = key.removeprefix(DRIFT).partition("/")
+    return f"frames exact after {horizon} steps alone, {rounds} {'round' if rounds == '1' else 'rounds'}"
 
 
 def _origins(document: Mapping[str, Any]) -> Table:

@@ -83,7 +83,7 @@ def test_a_new_ledger_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_where_rows_were_made_is_kept(tmp_path, monkeypatch):
     for number, machine in enumerate(("a laptop", "a cluster", "a cluster")):
-        monkeypatch.setattr(ledger_module, "versions", lambda machine=machine: {"machine": machine})
+        monkeypatch.setattr(ledger_module, "machine", lambda machine=machine: machine)
         Ledger(tmp_path, "success").write({"number": number}, {"x": 1}, 1.0)
     made = Ledger(tmp_path, "success").made([{"number": number} for number in range(3)])
     assert made["machines"] == ["a laptop", "a cluster"]

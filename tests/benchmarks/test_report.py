@@ -138,6 +138,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
         ("cut", '{"schema": 1, "comm'), ("other", '{"schema": 99}'), ("bare", '{"schema": 1}'),
         ("half", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
          '{"ece": {"value": 0}}}'),
+        ("bad", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
+         '{"ece": 0.5}}'),
+        ("flat", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "metrics": {}, '
+         '"rows": [1]}'),
     ):  # fmt: skip
         broken[name] = tmp_path / name
         broken[name].mkdir()
@@ -152,8 +156,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
     for said in (
         "cut off or no JSON",
         "another schema",
-        "lacks arguments",
+        "lacks command, command_line, arguments, metrics, rows",
         "metric ece lacks ci95, n",
+        "metric ece lacks value, ci95, n",
+        "rows that are no objects",
         "neither results.json nor",
         "cut off before it wrote",
     ):
@@ -190,7 +196,11 @@ def test_results_of_another_hand_spoil_nothing(folders: list[Path], suites: Path
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [("model: {a: [1", "cut off or no YAML"), ("model: {}", "lacks training, world"), ("[1]", "lacks the config")],
+    [
+        ("model: {a: [1", "cut off or no YAML"),
+        ("[1]", "lacks model.num_hidden_layers, model.hidden_size"),
+        ("{model: 1, training: {steps: 2}, world: {egomotion: on}}", "num_experts_per_tok, training.seed; start"),
+    ],
 )
 def test_runs_with_a_broken_config_are_named(config: str, said: str, folders: list[Path], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
@@ -273,6 +283,8 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     assert found["rows"][0]["validation_nll"] == 3.5
     assert "cut off at step 10 of 20" in (tmp_path / "report.html").read_text()
     assert f"wmtool train --config {run / 'config.yaml'}" in (tmp_path / "report.html").read_text()
+    write_json(run / "dataset.json", {"paths": ["my data"]})
+    assert "config.yaml --data 'my data'" in compare([run])["text"]
     write_json(run / "versions.json", {"versions": {"python": "3.11"}, "git": "abc"})
     assert "seed 0, commit abc, python 3.11" in compare([run])["text"]
 

@@ -319,8 +319,8 @@ def test_trainings_are_resumable_rows(tmp_path):
     assert variant["known_cell_accuracy"] == run["known_cell_accuracy"]
     assert variant["success_rate/policy"] in (0, 1)
     assert variant["success_rate/cloning"] in (0, 1)
-    assert 0 <= run["frames_exact_alone/1"] <= 1
-    assert run["frames_exact_alone/3"] is not None
+    assert 0 <= run["frame_exact_alone_8/1"] <= 1
+    assert run["frame_exact_alone_8/3"] is not None
     assert "success_rate/broken" not in run
     assert "broken could not play: " in run["note"]
     checkpoint = next((tmp_path / "out" / "ablation" / "runs").glob("base-*")) / "checkpoint"

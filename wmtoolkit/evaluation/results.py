@@ -20,13 +20,18 @@ _PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "min
 
 def versions() -> dict[str, str]:
     """Versions of Python, the packages that matter, and the machine's kind."""
-    found = {"python": platform.python_version(), "machine": f"{_processor()}, {os.cpu_count()} cores"}
+    found = {"python": platform.python_version(), "machine": machine()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def machine() -> str:
+    """The machine's kind: its processor and how many cores."""
+    return f"{_processor()}, {os.cpu_count()} cores"
 
 
 def _processor() -> str:
