@@ -99,6 +99,7 @@ def _of(document: Mapping[str, Any]) -> Iterator[Goal]:
         yield from _prediction(document)
     if document["command"] == "bench success":
         yield from _success(document)
+        yield from _infilling(document)
     if document["command"] == "bench fidelity":
         yield from _fidelity(document)
     if document["command"] == "bench robustness":
@@ -190,21 +191,22 @@ def _success(document: Mapping[str, Any]) -> Iterator[Goal]:
             verdict = _verdict(times <= LENGTH, missing + _missing(document, level=level, agent="bot"))
             yield f"mean length of {named}, in the bot's", f"at most {LENGTH:g}", f"{times:.2f}", verdict
 
-    for row in (row for row in rows if row.get("agent") == INFILL and row["level"] == INFILL_LEVEL and row.get("n")):
-        missing, named = _missing(document, level=INFILL_LEVEL, agent=INFILL), f"{INFILL}, {short(INFILL_LEVEL)}"
-        verdict = _verdict(row["success_rate"] >= INFILL_SUCCESS, missing)
-        yield f"success of {named}", f"at least {INFILL_SUCCESS:g}", ranged("success_rate")(row), verdict
-        theirs = first(rows, agent=PLANNER, level=INFILL_LEVEL).get("forward_passes_per_decision")
-        if theirs is not None:
-            missing += _missing(document, level=INFILL_LEVEL, agent=PLANNER)
-            taken = row["forward_passes_per_decision"]
-            verdict = _verdict(taken < theirs, missing)
-            yield (
-                f"passes a decision of {named}",
-                f"fewer than {PLANNER}'s {theirs:.2f}",
-                ranged("forward_passes_per_decision", 2)(row),
-                verdict,
-            )
+
+def _infilling(document: Mapping[str, Any]) -> Iterator[Goal]:
+    """Planning by infilling: its success, and its passes beside those of the forward planner where both played."""
+    rows = of_table(document, "success")
+    row, named = first(rows, agent=INFILL, level=INFILL_LEVEL), f"{INFILL}, {short(INFILL_LEVEL)}"
+    if not row.get("n"):
+        return
+    missing = _missing(document, level=INFILL_LEVEL, agent=INFILL)
+    verdict = _verdict(row["success_rate"] >= INFILL_SUCCESS, missing)
+    yield f"success of {named}", f"at least {INFILL_SUCCESS:g}", ranged("success_rate")(row), verdict
+    passes = "forward_passes_per_decision"
+    theirs = first(rows, agent=PLANNER, level=INFILL_LEVEL).get(passes)
+    if theirs is not None:
+        verdict = _verdict(row[passes] < theirs, missing + _missing(document, level=INFILL_LEVEL, agent=PLANNER))
+        goal = f"fewer than {PLANNER}'s {theirs:.2f}"
+        yield f"passes a decision of {named}", goal, ranged(passes, 2)(row), verdict
 
 
 def _efficiency(document: Mapping[str, Any]) -> Iterator[Goal]:
