@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from wmtoolkit.agents import SimulatorWorldModel, make_agent
-from wmtoolkit.benchmarks.explain import differences, spelled
+from wmtoolkit.benchmarks.explain import _aim, differences, spelled
 from wmtoolkit.benchmarks.rollouts import run_episodes
 from wmtoolkit.world import grid
 
@@ -158,3 +158,18 @@ def test_the_templates_are_part_of_the_package():
     assert {"explain.html", "report.html"} <= {
         entry.name for entry in files("wmtoolkit.benchmarks").joinpath("templates").iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({}, None),
+        ({"goal": False}, "to see more, no goal in sight"),
+        ({"goal": True}, "to a goal, P(success) 0.75"),
+        ({"goal": True, "kept": True}, "to a goal, kept though it is not in sight now, P(success) 0.75"),
+        ({"goal": True, "guess": True}, "a guess, with nothing left to see, P(success) 0.75"),
+        ({"goal": True, "guess": False}, "to a goal, P(success) 0.75"),
+    ],
+)
+def test_what_a_plan_is_for_is_told(now, said):
+    assert _aim({**now, "success_probability": 0.75}) == said

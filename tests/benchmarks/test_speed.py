@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -5,8 +6,10 @@ import torch
 from click.testing import CliRunner
 
 from wmtoolkit.benchmarks import speed
+from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.cli.main import main
 from wmtoolkit.errors import UserError
+from wmtoolkit.evaluation.results import results_document, write_json
 
 
 def test_rates_ratios_and_spread_are_those_of_the_clock():
@@ -50,7 +53,9 @@ def test_the_command_measures_every_comparison_and_writes_its_results(tmp_path):
 
 
 def test_imagination_is_measured_beside_the_real_level():
-    rows = speed.speed(["imagination"], quick=True)["rows"]
+    document = speed.speed(["imagination"], quick=True)
+    assert len(document["checkpoint"]["sha256"]) == 64
+    rows = document["rows"]
     found = {(row["comparison"], row["variant"]): row for row in rows}
     assert set(found) == {
         *(("imagination", name) for name in ("1 lanes", "4 lanes", "real level")),
@@ -73,3 +78,28 @@ def test_an_unknown_part_or_clock_is_named():
         speed.speed(["llama"])
     with pytest.raises(UserError, match="'sun' is no clock; there are wall, cpu"):
         speed.speed(clock="sun")
+
+
+def test_a_report_says_which_targets_are_met_and_keeps_ratios_as_numbers(tmp_path):
+    rows = [
+        {
+            "part": "p",
+            "comparison": "c",
+            "use": "u",
+            "variant": name,
+            "unit": "steps",
+            "per_second": 50.0,
+            "ratio": ratio,
+        }
+        | {"spread": 1.0, "target": 3.0, "met": ratio >= 3, "rate_target": 40.0, "rate_met": True}
+        for name, ratio in (("first", 1.0), ("second", 4.0))
+    ]
+    write_json(tmp_path / "results.json", results_document("bench speed", {}, {}, rows))
+    text = compare([tmp_path])["text"]
+    compare([tmp_path], tmp_path / "report.csv")
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| p |")]
+    assert [line[5] for line in lines] == ["3: missed, 40 a second: met", "3: met, 40 a second: met"]
+    with (tmp_path / "report.csv").open(newline="") as file:
+        found = {line["labels"]: line["value"] for line in csv.DictReader(file) if line["metric"] == "ratio"}
+    assert sorted(found.values()) == ["1.0", "4.0"]
+    assert all("ratio" not in labels for labels in found)
