@@ -91,7 +91,7 @@ def test_a_report_says_which_targets_are_met_and_keeps_ratios_as_numbers(tmp_pat
             "per_second": 50.0,
             "ratio": ratio,
         }
-        | {"spread": 1.0, "target": 3.0, "met": ratio >= 3, "rate_target": 40.0, "rate_met": True}
+        | {"spread": 1.0, "target": 3, "met": ratio >= 3, "rate_target": 40, "rate_met": True}
         for name, ratio in (("first", 1.0), ("second", 4.0))
     ]
     write_json(tmp_path / "results.json", results_document("bench speed", {}, {}, rows))
