@@ -48,6 +48,7 @@ TOGETHER: dict[str, Callable[[list[tuple[Mapping[str, Any], str]]], Section]] = 
     "rollout": rollouts,
 }
 """Sections that all results of a command share."""
+QUICK = "a quick plan: it shows that all this runs, and proves little"
 
 
 def compare(
@@ -112,7 +113,8 @@ def _finished(build: Callable[[Mapping[str, Any], str], Section], item: Result, 
         why = f"{item.path / 'results.json'} cannot be shown ({type(error).__name__}: {error}); run its command again"
         return Section(f"{item.kind}: {item.name}", "", holes=[why], origins=[item.document])
     title = section.title if not several or item.name in section.title else f"{section.title}: {item.name}"
-    return replace(section, title=title, holes=holes(item.document), origins=[item.document], pictures=_pictures(item))
+    left = [*([QUICK] if item.document["arguments"].get("quick") else []), *holes(item.document)]
+    return replace(section, title=title, holes=left, origins=[item.document], pictures=_pictures(item))
 
 
 def _in_one(build: Callable[[list[tuple[Mapping[str, Any], str]]], Section], items: Sequence[Result]) -> list[Section]:

@@ -125,10 +125,15 @@ def run_episodes(
                     result = EpisodeResult(int(seed), False, 0.0, 0, 0, 0.0, 0.0, 0, said)
                     _log.debug("the level raised in the episode of seed %d", seed, exc_info=error)
                 results.append(result)
-                if frames is not None and video is not None:
-                    write_video(video, padded(frames), fps=2)
-                if notes and explain:
-                    notes.write(explain)
+                try:
+                    if frames is not None and video is not None:
+                        write_video(video, padded(frames), fps=2)
+                    if notes and explain:
+                        notes.write(explain)
+                except OSError as error:
+                    if len(results) == 1:
+                        raise  # nothing is lost yet
+                    _log.warning("the pictures of seed %d could not be written (%s)", seed, error)
                 bar.advance(info=f"success {sum(r.success for r in results)}/{len(results)}")
     finally:
         env.close()
@@ -210,7 +215,7 @@ def rollout(
         write_json(out / "results.json", document)
     text = summary_text(agent, level, imagined, metrics, results)
     for path in (out / "results.json" if out else None, video, explain / "index.html" if explain else None):
-        text += f"\nwrote {path}" if path else ""
+        text += f"\nwrote {path}" if path and Path(path).is_file() else ""
     return {**document, "text": text}
 
 

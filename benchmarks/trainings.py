@@ -22,6 +22,7 @@ from wmtoolkit.benchmarks.plans import FIRST_SEED, AgentSpec, fingerprint, seede
 from wmtoolkit.benchmarks.play import Player, played_everywhere
 from wmtoolkit.benchmarks.reporting.sections import short
 from wmtoolkit.benchmarks.reporting.trainings import DRIFT
+from wmtoolkit.data.plan import behaviour_shares
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
 from wmtoolkit.progress import Bar
@@ -201,6 +202,7 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
             continue
         row = {"table": "runs", "variant": variant.name, "training_seed": seed, "data_episodes": config.data.episodes}
         row["real_episodes"] = config.data.episodes * len(config.data.levels)
+        row["demonstrations"] = row["real_episodes"] * behaviour_shares(config.data.policy).get("bot", 0.0)
         row |= {name: values[name] for name in ("parameters", "steps", "training_seconds", "best_validation_nll")}
         for name, entry in values.get("metrics", {}).items():
             low, high = entry["ci95"]

@@ -184,7 +184,8 @@ def _model_free(unit: dict[str, Any], config: Config, data: list[str], ledger: L
 
 
 def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Rows: table ``runs`` a baseline and seed, ``variants`` the mean over seeds of each."""
+    """Rows: table ``runs`` a baseline and seed, ``variants`` the mean over seeds of each, ``not planned`` who is
+    not among them."""
     runs: list[dict[str, Any]] = []
     for unit, _ in _works(plan):
         values = ledger.values(unit)
@@ -205,4 +206,5 @@ def report(plan: BaselinesPlan, player: Player, ledger: Ledger) -> tuple[dict[st
         for name in plan.baselines
         if (own := [row for row in runs if row["variant"] == name])
     ]
-    return {}, [*runs, *means]
+    unplanned = [{"table": "not planned", "variant": name} for name in NAMES if name not in plan.baselines]
+    return {}, [*runs, *means, *unplanned]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wmtoolkit.benchmarks.reporting import figures
@@ -55,6 +55,7 @@ QUERIES = {
 DRIFT = "frame_exact_alone_"
 """Share of frames right where imagination went on alone; behind it the horizon, a slash and the rounds of filling."""
 _DRAWN = 3
+_EPISODES = {"real_episodes": "recorded episodes", "demonstrations": "of them the expert's"}
 _TEXTS = {
     "bench efficiency": ("Efficiency", "The same training on fewer and fewer episodes."),
     "bench ablation": ("Ablations", "Every variant changes one thing of the first."),
@@ -85,9 +86,10 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
         drawn.append(
             (figures.ablation_figure(rows, few), "Each variant; dotted: the first, which all are compared with")
         )
+    unplanned = [row["variant"] for row in of_table(document, "not planned")]
     return Section(
         title,
-        text + _RANGES,
+        text + _RANGES + (f" Not in this plan: {', '.join(unplanned)}." if unplanned else ""),
         drawn,
         [
             tabulated(
@@ -96,11 +98,12 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
                 {
                     "variant": "variant",
                     "seeds": "seeds",
-                    "parameters": lambda row: f"{row['parameters']:,.0f}",
+                    **{label: _whole(key) for key, label in (_EPISODES if title == "Efficiency" else {}).items()},
+                    "parameters": _whole("parameters"),
                     **{label: ranged(key) for key, label in shown.items()},
                     **{_alone(key): ranged(key) for key in drifts},
                     **{f"success, {key.partition('/')[2]}": percent(key) for key in played},
-                    "training s": lambda row: f"{row['training_seconds']:,.0f}",
+                    "training s": _whole("training_seconds"),
                     **({"": lambda row: row.get("note", "")} if any("note" in row for row in rows) else {}),
                 },
             ),
@@ -108,6 +111,10 @@ def trainings(document: Mapping[str, Any], name: str) -> Section:
             _origins(document),
         ],
     )
+
+
+def _whole(key: str) -> Callable[[Row], str]:
+    return lambda row: f"{row[key]:,.0f}" if key in row else "-"
 
 
 def _beginning_with(prefix: str, rows: Sequence[Row]) -> list[str]:

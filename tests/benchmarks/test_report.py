@@ -18,7 +18,7 @@ from wmtoolkit.cli.main import main
 from wmtoolkit.data import collect
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.evaluate import evaluate
-from wmtoolkit.evaluation.results import write_json
+from wmtoolkit.evaluation.results import results_document, write_json
 
 LEVEL = "BabyAI-GoToRedBallGrey-v0"
 SMALL = "BabyAI-GoToLocalS5N2-v0"
@@ -128,6 +128,8 @@ def test_suites_are_reported_with_their_holes(suites: Path) -> None:
     for line, query in zip(lines[1:8], queries, strict=True):
         assert line.startswith(f"| forward: {query}")
     assert [line.endswith("| - |") for line in lines[1:]] == [*6 * [False], True, True]
+    assert "Not in this plan: copy-last-frame, " in text
+    assert "Not in this plan: any-order" not in text
     with pytest.raises(UserError, match=r"\.html"):
         write_report(suites, suites / "report.pdf")
 
@@ -217,6 +219,16 @@ def test_each_number_of_the_csv_has_labels_of_its_own(folders: list[Path], suite
         keys = [tuple(line[name] for name in ("source", "table", "labels", "metric")) for line in csv.DictReader(file)]
     assert {table for _, table, _, _ in keys} >= {"robustness", "drift", "completion", "reliability", "outcomes"}
     assert len(set(keys)) == len(keys)
+
+
+def test_quick_results_say_so_and_efficiency_counts_demonstrations(tmp_path: Path) -> None:
+    row = {"table": "variants", "variant": "v", "seeds": 1, "parameters": 9.0, "training_seconds": 2.0}
+    row |= {"data_episodes": 100, "known_frame_exact": 0.5, "real_episodes": 200.0, "demonstrations": 60.0}
+    write_json(tmp_path / "results.json", results_document("bench efficiency", {"quick": True}, {}, [row]))
+    text = compare([tmp_path])["text"]
+    assert "- a quick plan: it shows that all this runs, and proves little" in text
+    assert "| variant | seeds | recorded episodes | of them the expert's | parameters |" in text
+    assert "| v | 1 | 200 | 60 | 9 |" in text
 
 
 def test_results_of_one_command_stand_side_by_side(folders: list[Path], suites: Path, tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_a_video_that_cannot_be_written_is_told_before_any_episode(tmp_path):
         run_episodes(lambda env: pytest.fail("an agent was made"), LEVEL, [1], video=tmp_path / "film.avi")
 
 
+def test_episodes_outlive_pictures_that_cannot_be_written(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    film = tmp_path / "file" / "film.gif"
+    results = run_episodes(planner, LEVEL, range(900_000, 900_003), video=film, video_seed=900_001)
+    assert [result.success for result in results] == [True, True, True]
+    assert "the pictures of seed 900001 could not be written" in caplog.text
+    with pytest.raises(OSError, match="file"):  # nothing is lost yet
+        run_episodes(planner, LEVEL, range(900_000, 900_003), video=film)
+
+
 def test_the_metrics_are_those_of_the_episodes():
     results = run_episodes(planner, LEVEL, range(900_000, 900_010))
     metrics = summarise(results)

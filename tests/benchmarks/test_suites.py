@@ -314,6 +314,7 @@ def test_trainings_are_resumable_rows(tmp_path):
     (run,) = [row for row in document["rows"] if row["table"] == "runs"]
     assert run["steps"] == 4
     assert run["parameters"] > 10_000
+    assert run["demonstrations"] == pytest.approx(0.3 * run["real_episodes"])
     assert 0 <= run["known_cell_accuracy"] <= 1
     (variant,) = [row for row in document["rows"] if row["table"] == "variants"]
     assert variant["known_cell_accuracy"] == run["known_cell_accuracy"]
