@@ -201,8 +201,9 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
         if values is None:
             continue
         row = {"table": "runs", "variant": variant.name, "training_seed": seed, "data_episodes": config.data.episodes}
-        row["real_episodes"] = config.data.episodes * len(config.data.levels)
-        row["demonstrations"] = row["real_episodes"] * behaviour_shares(config.data.policy).get("bot", 0.0)
+        recorded = config.data.episodes * len(config.data.levels)
+        shown = recorded * behaviour_shares(config.data.policy).get("bot", 0.0)
+        row |= {"real_episodes": recorded, "demonstrations": shown}
         row |= {name: values[name] for name in ("parameters", "steps", "training_seconds", "best_validation_nll")}
         for name, entry in values.get("metrics", {}).items():
             low, high = entry["ci95"]
