@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -109,12 +110,13 @@ def _finished(build: Callable[[Mapping[str, Any], str], Section], item: Result, 
     """A result's section, with what is missing of it, the pictures beside it, and where it comes from."""
     try:
         section = build(item.document, item.name)
+        left = [*([QUICK] if item.document["arguments"].get("quick") else []), *holes(item.document)]
+        pictures = _pictures(item)
     except Exception as error:  # results of another hand, or of an older toolkit: the rest is still shown
         why = f"{item.path / 'results.json'} cannot be shown ({type(error).__name__}: {error}); run its command again"
         return Section(f"{item.kind}: {item.name}", "", holes=[why], origins=[item.document])
     title = section.title if not several or item.name in section.title else f"{section.title}: {item.name}"
-    left = [*([QUICK] if item.document["arguments"].get("quick") else []), *holes(item.document)]
-    return replace(section, title=title, holes=left, origins=[item.document], pictures=_pictures(item))
+    return replace(section, title=title, holes=left, origins=[item.document], pictures=pictures)
 
 
 def _in_one(build: Callable[[list[tuple[Mapping[str, Any], str]]], Section], items: Sequence[Result]) -> list[Section]:
@@ -221,28 +223,60 @@ def _html(found: Sequence[Run | Result], left_out: Sequence[str], title: str) ->
 
 
 def headline(found: Sequence[Run | Result]) -> list[tuple[str, str]]:
-    """The few numbers a reader looks for first."""
-    documents = {item.document["command"]: item.document for item in reversed(found) if isinstance(item, Result)}
+    """The few numbers a reader looks for first; those that cannot be told are left to their sections."""
     tiles: list[tuple[str, str]] = []
-    measured = documents.get("bench prediction") or documents.get("evaluate")
-    for name, label in (
-        ("known_cell_accuracy", "known cells right"),
-        ("known_frame_exact", "known frames exact"),
-        ("outcome_f1", "outcome F1"),
-    ):
-        if measured and name in measured["metrics"]:
-            tiles.append((label, f"{measured['metrics'][name]['value']:.4f}"))
-    for item in found:
-        if isinstance(item, Result) and item.kind == "rollout" and item.document["arguments"].get("agent") == PLANNER:
-            rate = item.document["metrics"].get("success_rate")
-            if item.document["arguments"].get("imagined") or rate is None:
-                continue
-            tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
-    suites = [item.document for item in found if isinstance(item, Result) and item.kind == "bench success"]
-    rows = [first(of_table(document, "agents"), agent=PLANNER) for document in suites]
-    if row := max((row for row in rows if row), key=lambda row: row["levels"], default=None):
-        tiles.append((f"planner's success, {row['levels']} levels", f"{100 * row['success_rate']:.1f} %"))
-    if "fidelity_pearson" in documents.get("bench fidelity", {}).get("metrics", {}):
-        value = documents["bench fidelity"]["metrics"]["fidelity_pearson"]["value"]
-        tiles.append(("imagined against real success (Pearson)", number(value)))
+    results = [item for item in found if isinstance(item, Result)]
+    for build in (_prediction_tiles, _rollout_tiles, _success_tiles, _fidelity_tiles):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # results of another hand
+            tiles += build(results)
     return tiles
+
+
+def _prediction_tiles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    kinds = {item.kind: item for item in reversed(results)}
+    measured = kinds.get("bench prediction") or kinds.get("evaluate")
+    labels = {
+        "known_cell_accuracy": "known cells right",
+        "known_frame_exact": "known frames exact",
+        "outcome_f1": "outcome F1",
+    }
+    metrics = measured.document["metrics"] if measured else {}
+    return [
+        (_label(label, measured), number(metrics[name]["value"]))
+        for name, label in labels.items()
+        if measured and name in metrics
+    ]
+
+
+def _rollout_tiles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    tiles = []
+    for item in results:
+        arguments, rate = item.document["arguments"], item.document["metrics"].get("success_rate")
+        if item.kind == "rollout" and arguments.get("agent") == PLANNER and rate and not arguments.get("imagined"):
+            tiles.append(("planner's success", f"{round(rate['value'] * rate['n'])} of {rate['n']}"))
+    return tiles
+
+
+def _success_tiles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Of the suite with the most levels."""
+    played = [
+        (row, item)
+        for item in results
+        if item.kind == "bench success" and (row := first(of_table(item.document, "agents"), agent=PLANNER))
+    ]
+    if not played:
+        return []
+    row, item = max(played, key=lambda pair: pair[0]["levels"])
+    return [(_label(f"planner's success, {row['levels']} levels", item), f"{100 * row['success_rate']:.1f} %")]
+
+
+def _fidelity_tiles(results: Sequence[Result]) -> list[tuple[str, str]]:
+    for item in results:
+        if item.kind == "bench fidelity" and "fidelity_pearson" in item.document["metrics"]:
+            value = item.document["metrics"]["fidelity_pearson"]["value"]
+            return [(_label("imagined against real success (Pearson)", item), number(value))]
+    return []
+
+
+def _label(label: str, item: Result) -> str:
+    return f"{label} (quick plan)" if item.document["arguments"].get("quick") else label

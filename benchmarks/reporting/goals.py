@@ -76,7 +76,8 @@ def goals(found: Sequence[tuple[Mapping[str, Any], str]]) -> Section | None:
 
 def _source(document: Mapping[str, Any], name: str) -> str:
     checkpoint = document.get("checkpoint")
-    return f"{name}, {checkpoint['sha256'][:8]}" if checkpoint else name
+    parts = [name, *([checkpoint["sha256"][:8]] if checkpoint else [])]
+    return ", ".join([*parts, *(["a quick plan"] if document["arguments"].get("quick") else [])])
 
 
 def _verdict(met: bool, missing: int = 0) -> str:
@@ -220,9 +221,12 @@ def _efficiency(document: Mapping[str, Any]) -> Iterator[Goal]:
         if solved:
             best = min(solved, key=lambda row: row["real_episodes"])
             said = f"{best['real_episodes']:,.0f}: {ranged(name)(best)}"
-            yield what, goal, said, _verdict(best["real_episodes"] <= published / SHARE)
+            enough = best["real_episodes"] <= published / SHARE
+            yield what, goal, said, _verdict(enough, 0 if enough else _missing(document))
         elif rows:
-            yield what, goal, "more than were tried", _verdict(False)
+            yield what, goal, "more than were tried", _verdict(False, _missing(document))
+        elif any(f"success_rate/{PLANNER}" in row for row in of_table(document, "variants")):
+            yield what, goal, "-", "not measured: the results hold no success of this level alone"
 
 
 def _policy(document: Mapping[str, Any]) -> Iterator[Goal]:
@@ -232,6 +236,8 @@ def _policy(document: Mapping[str, Any]) -> Iterator[Goal]:
     if plan["mode"] == "imagined" and least is not None:
         entry = metrics.get("sampled_success_rate", metrics["success_rate"])
         what = f"success of {plan['algo']} trained in imagination alone, {short(plan['level'])}"
+        if plan.get("start") == "look_around":
+            what += f", after {metrics['real_steps']['value']:,.0f} real steps of looking around"
         yield (
             what,
             f"at least {least:g}",

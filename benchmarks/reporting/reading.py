@@ -16,6 +16,8 @@ from wmtoolkit.world.checkpoint import checkpoint_hash
 
 _FRAME = {"command": str, "command_line": str, "arguments": dict, "metrics": dict, "rows": list}
 """What every results.json holds."""
+_OPTIONAL = {"checkpoint": ("sha256",), "units": ("planned", "missing", "holes"), "made": ("commits", "dates")}
+"""What others hold besides, and what of it is read."""
 _READ = {
     "model": ("num_hidden_layers", "hidden_size", "num_experts", "num_experts_per_tok"),
     "training": ("steps", "seed"),
@@ -37,11 +39,11 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """How to make it again: command, seed, commit, versions and the checkpoint's hash, as far as they are known."""
         command = ["wmtool", "train", "--config", str(self.path / "config.yaml")]
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             for path in json.loads((self.path / "dataset.json").read_text(encoding="utf-8"))["paths"]:
-                command += ["--data", path]
+                command += ["--data", str(path)]
         found: dict[str, Any] = {"command_line": shlex.join(command), "seed": self.config["training"]["seed"]}
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             found |= json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
         with contextlib.suppress(OSError, UserError):
             found["checkpoint"] = {"sha256": checkpoint_hash(self.path / "checkpoint")}
@@ -90,24 +92,37 @@ def read_folder(path: Path) -> Run | Result:
             raise UserError(f"{file} is of another schema than {SCHEMA}; run its command again with this toolkit")
         if missing := [name for name, kind in _FRAME.items() if not isinstance(document.get(name), kind)]:
             raise UserError(f"{file} lacks {', '.join(missing)}; run its command again")
-        for name, entry in document["metrics"].items():
-            if missing := _missing(entry, ("value", "ci95", "n")):
-                raise UserError(f"{file}: metric {name} lacks {', '.join(missing)}; run its command again")
-        if not all(isinstance(row, dict) for row in document["rows"]):
-            raise UserError(f"{file} holds rows that are no objects; run its command again")
+        _check(file, document)
         return Result(path, _name(path, document), document, sorted(path.glob("*.gif")))
     if (path / "metrics.jsonl").is_file() and (path / "config.yaml").is_file():
         config = _config(path / "config.yaml")
         lines = []
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(line))
+                read = json.loads(line)
             except ValueError:  # the last line of a run that is being written
                 break
+            lines += [] if _missing(read, ["step"]) else [read]
         return Run(path, path.name, config, lines)
     if (path / "rows.jsonl").is_file():
         raise UserError(f"{path} holds a suite that was cut off before it wrote results.json; go on with --resume")
     raise UserError(f"{path} holds neither results.json nor metrics.jsonl; give folders of runs or results")
+
+
+def _check(file: Path, document: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` unless what every report reads of a document is of the kind that this toolkit writes."""
+    for name, entry in document["metrics"].items():
+        if missing := _missing(entry, ("value", "ci95", "n")):
+            raise UserError(f"{file}: metric {name} lacks {', '.join(missing)}; run its command again")
+        ends = entry["ci95"] if entry["ci95"] is not None else [0, 0]
+        numbers = [entry["value"] if entry["value"] is not None else 0, *(ends if isinstance(ends, list) else [ends])]
+        if len(numbers) != 3 or not all(isinstance(number, int | float) for number in numbers):
+            raise UserError(f"{file}: metric {name} is no number with an interval; run its command again")
+    if not all(isinstance(row, dict) for row in document["rows"]):
+        raise UserError(f"{file} holds rows that are no objects; run its command again")
+    for name, keys in _OPTIONAL.items():
+        if document.get(name) is not None and (missing := _missing(document[name], keys)):
+            raise UserError(f"{file}: {name} lacks {', '.join(missing) or 'its entries'}; run its command again")
 
 
 def _missing(entry: Any, keys: Sequence[str]) -> list[str]:

@@ -47,7 +47,7 @@ def origin_line(document: Mapping[str, Any]) -> str:
 
 
 LABELS = frozenset(
-    {"strength", "belief", "horizon", "position", "ratio", "bin", "training_seed", "seed", "data_episodes"}
+    {"strength", "belief", "horizon", "position", "ratio", "bin", "training_seed", "seed", "data_episodes", "step"}
 )
 """Numbers in rows that say what a row is about, as words do; all others were measured."""
 

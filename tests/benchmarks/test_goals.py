@@ -9,7 +9,7 @@ def _entry(value: float | None) -> dict[str, object]:
 
 def _goals(command: str, rows: list[dict], metrics: dict | None = None, **more: object) -> dict[str, tuple[str, ...]]:
     """Goal, measured and verdict of each goal of a document, by what it is about."""
-    section = goals([({"command": command, "metrics": metrics or {}, "rows": rows, **more}, "here")])
+    section = goals([({"command": command, "arguments": {}, "metrics": metrics or {}, "rows": rows, **more}, "here")])
     lines = [] if section is None else section.tables[0].lines
     assert {line[4] for line in lines} <= {"here"}
     return {line[0]: tuple(line[1:4]) for line in lines}
@@ -136,7 +136,9 @@ def test_goals_of_baselines_by_hand() -> None:
 def test_goals_of_policies_infilling_and_few_episodes_by_hand() -> None:
     level = "BabyAI-GoToLocal-v0"
     plan = {"level": level, "algo": "ppo", "mode": "imagined"}
-    metrics = {"success_rate": _entry(0.5), "sampled_success_rate": _entry(0.86)}
+    metrics = {"success_rate": _entry(0.5), "sampled_success_rate": _entry(0.86), "real_steps": _entry(7272)}
+    (looked,) = _goals("train-policy", [], metrics, arguments={**plan, "start": "look_around"})
+    assert looked.endswith("alone, GoToLocal, after 7,272 real steps of looking around")
     (found,) = _goals("train-policy", [], metrics, arguments=plan).values()
     assert found[0] == "at least 0.85"
     assert found[2] == "reached"
@@ -156,6 +158,12 @@ def test_goals_of_policies_infilling_and_few_episodes_by_hand() -> None:
     ]
     (found,) = _goals("bench efficiency", rows).values()
     assert found == ("at most 300", "500: 0.995", "missed")
+    units = _holes({"variant": "x"})
+    (found,) = _goals("bench efficiency", rows, units=units).values()
+    assert found[2] == "open: 3 units of work are missing"
+    together = [{"table": "variants", "variant": "v", "real_episodes": 9, "success_rate/best-first": 1.0}]
+    found = _goals("bench efficiency", together).values()
+    assert [verdict for _, _, verdict in found] == 2 * ["not measured: the results hold no success of this level alone"]
     rows[2][name] = 0.99
     assert (
         _goals("bench efficiency", rows)["recorded episodes to 99 % success of best-first, GoToRedBallGrey"][2]

@@ -142,6 +142,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
          '{"ece": {"value": 0}}}'),
         ("bad", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
          '{"ece": 0.5}}'),
+        ("word", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
+         '{"ece": {"value": "low", "ci95": null, "n": 1}}}'),
+        ("one end", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], "metrics": '
+         '{"ece": {"value": 1, "ci95": [1], "n": 1}}}'),
+        ("named", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], '
+         '"metrics": {}, "checkpoint": "abc"}'),
+        ("counted", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "rows": [], '
+         '"metrics": {}, "units": {"planned": 3}}'),
         ("flat", '{"schema": 1, "command": "evaluate", "command_line": "", "arguments": {}, "metrics": {}, '
          '"rows": [1]}'),
     ):  # fmt: skip
@@ -162,6 +170,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(folders: list[Path],
         "metric ece lacks ci95, n",
         "metric ece lacks value, ci95, n",
         "rows that are no objects",
+        "word/results.json: metric ece is no number with an interval",
+        "one end/results.json: metric ece is no number with an interval",
+        "checkpoint lacks sha256",
+        "units lacks missing, holes",
         "neither results.json nor",
         "cut off before it wrote",
     ):
@@ -182,7 +194,12 @@ def test_results_of_another_hand_spoil_nothing(folders: list[Path], suites: Path
     odd = []
     for source in (*folders, *sorted(path.parent for path in suites.glob("*/results.json"))):
         document = json.loads((source / "results.json").read_text())
-        for lacking in ({"arguments": {}}, {"rows": [{"table": row.get("table")} for row in document["rows"]]}):
+        nothing = {name: {**entry, "value": None} for name, entry in document["metrics"].items()}
+        for lacking in (
+            {"arguments": {}},
+            {"rows": [{"table": row.get("table")} for row in document["rows"]]},
+            {"metrics": nothing, "units": {"planned": 3, "missing": 1, "holes": [{}]}},
+        ):
             odd.append(tmp_path / f"odd-{len(odd)}")
             odd[-1].mkdir()
             (odd[-1] / "results.json").write_text(json.dumps({**document, **lacking}))
@@ -221,11 +238,25 @@ def test_each_number_of_the_csv_has_labels_of_its_own(folders: list[Path], suite
     assert len(set(keys)) == len(keys)
 
 
+def test_each_measurement_of_a_learning_curve_says_when_in_the_csv(tmp_path: Path) -> None:
+    rows = [{"step": step, "success_rate": 0.5} for step in (0, 64)]
+    write_json(tmp_path / "results.json", results_document("train-policy", {}, {}, rows))
+    compare([tmp_path], tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(newline="") as file:
+        assert [line["labels"] for line in csv.DictReader(file)] == ["step=0", "step=64"]
+
+
 def test_quick_results_say_so_and_efficiency_counts_demonstrations(tmp_path: Path) -> None:
     row = {"table": "variants", "variant": "v", "seeds": 1, "parameters": 9.0, "training_seconds": 2.0}
     row |= {"data_episodes": 100, "known_frame_exact": 0.5, "real_episodes": 200.0, "demonstrations": 60.0}
     write_json(tmp_path / "results.json", results_document("bench efficiency", {"quick": True}, {}, [row]))
+    document = results_document("bench prediction", {"quick": True}, {"ece": {"value": 0.0, "ci95": None, "n": 1}})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "b" / "results.json", document)
+    (tmp_path / "results.json").rename(tmp_path / "a" / "results.json")
     text = compare([tmp_path])["text"]
+    assert "| at most 0.02 | 0.0000 | reached | b, a quick plan |" in text
     assert "- a quick plan: it shows that all this runs, and proves little" in text
     assert "| variant | seeds | recorded episodes | of them the expert's | parameters |" in text
     assert "| v | 1 | 200 | 60 | 9 |" in text
@@ -292,6 +323,12 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 1')
     found = compare([run], tmp_path / "report.html")
     assert found["rows"][0]["state"] == "cut off at step 10 of 20"
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('\n12\n{"loss": 3}\n')
+    for name, odd in (("dataset", "[1]"), ("dataset", '{"paths": null}'), ("versions", "[1]")):
+        (run / f"{name}.json").write_text(odd)
+        compare([run], tmp_path / "odd.html")
+        (run / f"{name}.json").unlink()
     assert found["rows"][0]["validation_nll"] == 3.5
     assert "cut off at step 10 of 20" in (tmp_path / "report.html").read_text()
     assert f"wmtool train --config {run / 'config.yaml'}" in (tmp_path / "report.html").read_text()
