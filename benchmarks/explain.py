@@ -103,6 +103,10 @@ class Explanation:
             )
         )
 
+    def __len__(self) -> int:
+        """Decisions noted, the last view of an episode among them."""
+        return len(self._decisions)
+
     def write(self, folder: Path) -> list[Path]:
         """Write ``index.html`` and ``episode.gif``; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def run_episodes(
                     _log.debug("the level raised in the episode of seed %d", seed, exc_info=error)
                 results.append(result)
                 try:
-                    if frames is not None and video is not None:
+                    if frames and video is not None:
                         write_video(video, padded(frames), fps=2)
                     if notes and explain:
                         notes.write(explain)
@@ -282,7 +282,7 @@ def summarise(results: Sequence[EpisodeResult], seed: int = 0) -> dict[str, dict
     ``success_rate`` has a Wilson interval, means have bootstrap intervals (``seed`` fixes them);
     ``decisions_per_second``, ``milliseconds_per_decision`` and ``forward_passes_per_decision`` are totals over
     totals; ``slowest_decision_milliseconds`` is that of all episodes; ``errors`` counts the episodes in which the agent
-    raised, which are no part of ``mean_episode_length``: they were cut short.
+    or the level raised, which are no part of ``mean_episode_length``: they were cut short.
     """
     rng = np.random.default_rng(seed)
     count = len(results)
@@ -337,7 +337,7 @@ def summary_text(
     ]
     if raised := [result for result in results if result.error]:
         lines.append(
-            f"  errors   the agent raised in {len(raised)} episodes, which count as failed; first in that of seed "
+            f"  errors   raised in {len(raised)} episodes, which count as failed; first in that of seed "
             f"{raised[0].seed}: {raised[0].error}"
         )
     return "\n".join(lines)

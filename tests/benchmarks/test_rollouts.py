@@ -58,7 +58,7 @@ def test_an_agent_that_raises_loses_that_episode_only():
     assert summarise(results)["errors"]["value"] == 1
 
 
-def test_a_level_that_raises_loses_that_episode_only(monkeypatch):
+def test_a_level_that_raises_loses_that_episode_only(monkeypatch, tmp_path):
     class Idle:
         def reset(self, seed):
             pass
@@ -80,6 +80,11 @@ def test_a_level_that_raises_loses_that_episode_only(monkeypatch):
     assert summarise(results)["errors"]["value"] == 1
     with pytest.raises(OSError, match="no room"):  # nothing is lost yet
         run_episodes(lambda env: Idle(), LEVEL, [2, 3], mask_ratio=0.1)
+    # Nor where that episode was to be shown, and nothing is there to be shown.
+    places = {"video": tmp_path / "film.gif", "explain": tmp_path / "explained", "video_seed": 2}
+    results = run_episodes(lambda env: Idle(), LEVEL, [1, 2], mask_ratio=0.1, **places)
+    assert [result.length for result in results] == [64, 0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_video_that_cannot_be_written_is_told_before_any_episode(tmp_path):
