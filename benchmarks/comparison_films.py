@@ -53,7 +53,7 @@ def film_units(plan: SuccessPlan | FidelityPlan, player: Player) -> Iterator[dic
 
 
 def film(plan: SuccessPlan | FidelityPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
-    """Make what is missing: ``LEVEL-AGENT.gif`` in the suite's folder."""
+    """Make what is missing: ``LEVEL-AGENT-CHECKPOINT-SEED.gif`` in the suite's folder."""
     for unit in film_units(plan, player):
 
         def work(unit: dict[str, Any] = unit) -> dict[str, Any]:
@@ -61,7 +61,11 @@ def film(plan: SuccessPlan | FidelityPlan, player: Player, ledger: Ledger, bar: 
             condition = Condition(unit["level"], spec)
             with player.environment(condition) as env:
                 played = play(player.agent(condition, env), env, player.model, unit["seed"])
-            path = ledger.folder / f"{unit['level'].rpartition(':')[2]}-{slug(unit['film'])}.gif"
+            # One file a checkpoint and seed: the rows of others in this folder go on naming theirs.
+            name = (
+                f"{unit['level'].rpartition(':')[2]}-{slug(unit['film'])}-{unit['checkpoint'][:8]}-{unit['seed']}.gif"
+            )
+            path = ledger.folder / name
             write_small(path, played)
             return {"file": path.name, "steps": len(played["actions"]), "success": played["success"]}
 

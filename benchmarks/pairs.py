@@ -86,7 +86,8 @@ def report(plan: PairsPlan, player: Player, ledger: Ledger) -> tuple[dict[str, A
     for unit, _ in _runs(plan):
         if (values := ledger.values(unit)) is None:
             continue
-        about = {"training_seed": unit["training_seed"], "checkpoint": values["checkpoint"]}
+        about = {"training_seed": unit["training_seed"]}
+        about |= {"checkpoint": values["checkpoint"]} if "checkpoint" in values else {}
         for row in values["rows"]:
             level, _, pairs = row["level"].rpartition(", ")
             own = {key: value for key, value in row.items() if key not in ("table", "level", "predictor")}

@@ -97,13 +97,13 @@ def load_plan(
 
 def _check_names(plan: Any, where: str) -> None:
     """Raise ``UserError`` if two of a kind have one name: the results of one would stand for both."""
-    for keys in (("agents", "baselines"), ("variants",), ("levels",), ("seeds",)):
-        entries = [entry for key in keys for entry in getattr(plan, key, [])]
-        names = [getattr(entry, "name", entry) for entry in entries]
-        for name in names:
+    for keys in (("agents", "baselines"), ("variants",), ("levels",), ("seeds",), ("predictors",)):
+        entries = [(key, entry) for key in keys for entry in getattr(plan, key, [])]
+        names = [getattr(entry, "name", entry) for _, entry in entries]
+        for (key, entry), name in zip(entries, names, strict=True):
             if names.count(name) > 1:
-                label = "; give one of them another label" if keys[0] == "agents" else ""
-                raise UserError(f"{where}: {keys[0]}: {name} comes twice{label}")
+                label = "; give one of them another label" if isinstance(entry, AgentSpec) else ""
+                raise UserError(f"{where}: {key}: {name} comes twice{label}")
 
 
 def document(plan: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from wmtoolkit.data.splits import in_ranges
 from wmtoolkit.envs.belief import BeliefCompletion
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
-from wmtoolkit.errors import described
+from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import check_store, training_record
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
@@ -293,13 +293,13 @@ def played_everywhere(
 ) -> dict[str, Any]:
     """Summary of an agent's episodes on the same seeds of each level, and in ``levels`` one of each.
 
-    An agent or a level that cannot be made plays none there, and ``error`` says why.
+    An agent that cannot play in a level, as a ``UserError`` says, plays none there, and ``left_out`` says why.
 
     Args:
         make: makes the agent; ``player`` by default.
     """
     each: dict[str, list[dict[str, Any]]] = {}
-    broken: list[str] = []
+    left_out: list[str] = []
     for level in levels:
         condition = Condition(level, agent)
         each[level] = []
@@ -307,12 +307,10 @@ def played_everywhere(
             with player.environment(condition) as env:
                 acting = (make or player.agent)(condition, env)
                 each[level] = [asdict(run_episode(acting, env, seed)) for seed in seeds]
-        except Exception as error:
-            broken.append(described(error))
-    whole = {"errors": 0, "error": None} | summary([item for own in each.values() for item in own])
-    if broken:
-        whole["error"] = broken[0]
-    return {**whole, "levels": {level: summary(own) for level, own in each.items()}}
+        except UserError as error:
+            left_out.append(f"{level}: {error}")
+    whole = summary([item for own in each.values() for item in own])
+    return {**whole, "left_out": left_out, "levels": {level: summary(own) for level, own in each.items()}}
 
 
 def flat(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,13 +54,16 @@ class RobustnessPlan:
             raise UserError(f"plan robustness: no predictor {min(unknown)!r}; there are {', '.join(BASELINES)}")
 
 
-def settings(plan: RobustnessPlan, agent: AgentSpec | None = None) -> Iterator[tuple[str, float, bool]]:
+def settings(
+    plan: RobustnessPlan, agent: AgentSpec | None = None, belief: Sequence[bool] | None = None
+) -> Iterator[tuple[str, float, bool]]:
     """Knob, strength and belief of an agent, or of predictions; the clear view comes once and needs no belief."""
+    tried = [False] if agent in plan.baselines else plan.belief if belief is None else belief
     for knob, strengths in plan.knobs.items():
         for strength in strengths:
             clear = knob == DROPOUT and strength == 0
-            for belief in [False] if clear or agent in plan.baselines else plan.belief:
-                yield knob, strength, belief
+            for completed in [False] if clear else tried:
+                yield knob, strength, completed
 
 
 def conditions(plan: RobustnessPlan) -> Iterator[Condition]:
@@ -96,9 +99,8 @@ def _predictions(plan: RobustnessPlan) -> Iterator[tuple[str, float, bool, str |
     """Knob, strength, belief and predictor, None for the world model; the others have no belief."""
     if plan.predictions:
         for predictor in (None, *plan.predictors):
-            for knob, strength, belief in settings(plan):
-                if not (predictor and belief):
-                    yield knob, strength, belief, predictor
+            for knob, strength, belief in settings(plan) if predictor is None else settings(plan, belief=[False]):
+                yield knob, strength, belief, predictor
 
 
 def units(plan: RobustnessPlan, player: Player) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """How fast the toolkit's parts are on this machine, as ratios within one run.
 
-A part is a module with ``comparisons(quick, seed)``. The variants of a comparison take turns, round after round, so
-that whatever else the machine does falls on all alike; a variant's time is its fastest round. Amounts, as of memory,
-are measured once.
+A part is a module with ``comparisons(quick, seed)``; that of imagination takes a ``checkpoint`` too. The variants of a
+comparison take turns, round after round, so that whatever else the machine does falls on all alike; a variant's time is
+its fastest round. Amounts, as of memory, are measured once.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def speed(
     Returns:
         The results document, whose flat ``rows`` hold ``per_second`` (units a second in the fastest round), ``ratio``
         (to the comparison's first variant), ``spread`` (the median round's time over the fastest's) and, where there is
-        a ``target``, whether it is ``met``; an amount's hold ``amount``, the target being how much more it may be than
-        the first; and ``text``.
+        a ``target`` of the ratio or a ``rate_target`` of the units a second, whether it is ``met`` or ``rate_met``; an
+        amount's hold ``amount``, the target being how much more it may be than the first; and ``text``.
     """
     for part in parts:
         if part not in PARTS:
@@ -101,6 +101,8 @@ def speed(
     arguments = {"parts": list(parts or PARTS), "quick": quick, "rounds": rounds}
     arguments |= {"threads": threads, "clock": clock}
     rows: list[dict[str, Any]] = []
+    # First of all: a checkpoint that cannot be read is told before anything is measured.
+    identity = Player(checkpoint).identity if IMAGINATION in (parts or PARTS) else None
     torch.set_num_threads(threads)
     try:
         with progress("measuring speed", None) as bar:
@@ -115,7 +117,6 @@ def speed(
                     rows += [{"part": part, **row} for row in found]
     finally:
         torch.set_num_threads(before)
-    identity = Player(checkpoint).identity if IMAGINATION in (parts or PARTS) else None
     document = results_document("bench speed", arguments, {}, rows, seed=seed, checkpoint=identity)
     if out is not None:
         write_json(out / "results.json", document)

@@ -129,7 +129,7 @@ def run_all(
             missing[suite] = document["units"]["missing"]
         except Exception as error:
             failed[suite] = described(error)
-    if overwrite or _must_measure_speed(out / "speed", quick):
+    if overwrite or _must_measure_speed(out / "speed", quick, checkpoint):
         try:
             speed(quick=quick, out=out / "speed", checkpoint=checkpoint)
         except Exception as error:
@@ -140,13 +140,18 @@ def run_all(
     return {"suites": missing, "failed": failed, **written, "text": "\n".join([*lines, written["text"]])}
 
 
-def _must_measure_speed(folder: Path, quick: bool) -> bool:
-    """Whether there is no measured speed, or only a quick one where a full one is asked for."""
+def _must_measure_speed(folder: Path, quick: bool, checkpoint: Path | None) -> bool:
+    """Whether there is no measured speed, or only one of another checkpoint, or a quick one where a full one is asked
+    for."""
     try:
         result = read_folder(folder)
+        identity = Player(checkpoint).identity
     except (OSError, UserError):
         return True
-    return isinstance(result, Result) and bool(result.document["arguments"].get("quick")) and not quick
+    if not isinstance(result, Result):
+        return True
+    measured = (result.document.get("checkpoint") or {}).get("sha256")
+    return measured != identity["sha256"] or (bool(result.document["arguments"].get("quick")) and not quick)
 
 
 def write_report(

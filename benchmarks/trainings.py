@@ -118,7 +118,7 @@ def run(plan: TrainingsPlan, player: Player, ledger: Ledger, bar: Bar) -> None:
             out = ledger.folder / "runs" / slug(f"{variant.name}-{seed}-{unit['config'][:8]}")
             data = own_data(config, ledger.folder.parent / "data")
             result = train_apart(variant.config, _changes(plan, variant, seed), data, out)
-            return {**result, **_measured(plan, variant, levels, out / "checkpoint", ledger)}
+            return {**result, **_measured(plan, variant, seed, levels, out / "checkpoint", ledger)}
 
         ledger.do(unit, work)
         bar.advance(info=f"{variant.name}, seed {seed}")
@@ -158,7 +158,7 @@ def train_apart(config: str, changes: Sequence[str], data: Sequence[str], out: P
 
 
 def _measured(
-    plan: TrainingsPlan, variant: Variant, levels: Sequence[str], checkpoint: Path, ledger: Ledger
+    plan: TrainingsPlan, variant: Variant, seed: int, levels: Sequence[str], checkpoint: Path, ledger: Ledger
 ) -> dict[str, Any]:
     """Metrics of ``wmtool evaluate`` on fresh episodes, and success of the plan's agents over all levels."""
     folder, found = ledger.folder.parent / "data", {}
@@ -170,8 +170,9 @@ def _measured(
         drift = open_loop(player.model, [Path(one) for one in data], BRANCHES, HORIZON, plan.seed, rounds)["steps"]
         found[f"decoding/{rounds}"] = drift[-1]
     for agent in plan.agents:
-        # A rival that is fitted gets the variant's own data and budget.
-        own = {"config": variant.config, "set": [*plan.set, *variant.set]} if agent.agent in FITTED else {}
+        # A rival that is fitted gets the variant's own data, budget and seed.
+        own = {"config": variant.config, "set": [*plan.set, *variant.set], "seed": seed}
+        own = own if agent.agent in FITTED else {}
         spec = replace(agent, settings={**own, **agent.settings})
         seeds = range(plan.seed, plan.seed + plan.episodes)
         found[f"play/{agent.name}"] = played_everywhere(spec, levels, seeds, player)
@@ -229,9 +230,10 @@ def report(plan: TrainingsPlan, player: Player, ledger: Ledger) -> tuple[dict[st
 def raised(agent: str, played: Mapping[str, Any]) -> str:
     """A remark on an agent that raised in some of its episodes, which count as failed, or could not play in some
     level; empty if it did neither."""
-    if played["errors"]:
-        return f"{agent} raised in {played['errors']} of {played['n']} episodes: {played['error']}"
-    return f"{agent} could not play: {played['error']}" if played["error"] else ""
+    said = [f"could not play in {why}" for why in played.get("left_out", [])]
+    if played.get("errors"):
+        said.append(f"raised in {played['errors']} of {played['n']} episodes: {played['error']}")
+    return f"{agent} {', '.join(said)}" if said else ""
 
 
 def mean_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,19 +19,20 @@ from wmtoolkit.world.model import AnyOrderWorldModel
 from wmtoolkit.world.network import WorldNetwork
 
 CLONING, AUTOREGRESSIVE = "cloning", "autoregressive"
+_OF_TRAINING = ("config", "set", "seed")
 FITTED = (CLONING, AUTOREGRESSIVE)
 """Names of these agents. Their settings: ``config``, on whose data and budget they are fitted, and entries to ``set``
-in it; the rest are the agent's own."""
+in it, ``seed``, of the training; the rest are the agent's own."""
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
-    """The config that an agent's settings name: the same, entry by entry, as that of the baselines' first seed."""
-    return _config(settings.get("config", "ablation/base"), tuple(settings.get("set", [])))
+    """The config that an agent's settings name: entry by entry that of the baselines' run with this seed."""
+    return _config(settings.get("config", "ablation/base"), tuple(settings.get("set", [])), settings.get("seed", 0))
 
 
 @cache
-def _config(name: str, changes: tuple[str, ...]) -> Config:
-    return load_config(name, seeded(changes, 0))
+def _config(name: str, changes: tuple[str, ...], seed: int) -> Config:
+    return load_config(name, seeded(changes, seed))
 
 
 def check_unfitted(seed: int, count: int, levels: Collection[str], agents: Iterable[AgentSpec]) -> None:
@@ -50,9 +51,11 @@ def fitted_agent(name: str, settings: Mapping[str, Any], folder: Path) -> Agent:
     Raises:
         UserError: an unknown option, or a config that cannot be read.
     """
-    own = {key: value for key, value in settings.items() if key not in ("config", "set")}
+    own = {key: value for key, value in settings.items() if key not in _OF_TRAINING}
     if unknown := own.keys() - {"temperature"}:
-        raise UserError(f"agent {name!r} has no option {min(unknown)!r}; its options: config, set, temperature")
+        raise UserError(
+            f"agent {name!r} has no option {min(unknown)!r}; its options: {', '.join(_OF_TRAINING)}, temperature"
+        )
     config = config_of(settings)
     path = place(name, config, folder)
     if not path.exists():

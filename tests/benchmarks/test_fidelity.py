@@ -237,7 +237,7 @@ def test_films_set_real_beside_imagined(tmp_path, checkpoint):
     films = {row["level"]: row for row in document["rows"] if row["table"] == "films"}
     for level, row in films.items():
         path = tmp_path / "out" / "success" / row["file"]
-        assert path.name == f"{level}-random.gif"
+        assert path.name == f"{level}-random-{document['checkpoint']['sha256'][:8]}-{row['seed']}.gif"
         assert path.stat().st_size <= comparison_films.LARGEST
         assert 0 < row["steps"] <= comparison_films.LONGEST
         with Image.open(path) as film:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from wmtoolkit.benchmarks import success, suites, trainings
+from wmtoolkit.benchmarks import robustness, success, suites, trainings
 from wmtoolkit.benchmarks.baselines import acting, convolutional
+from wmtoolkit.benchmarks.baselines.suite import BaselinesPlan
 from wmtoolkit.benchmarks.fresh import check_fresh
 from wmtoolkit.benchmarks.ledger import Ledger, read_rows
 from wmtoolkit.benchmarks.plans import AgentSpec, load_plan
@@ -60,6 +61,10 @@ def test_mistakes_in_plans_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             load_plan(SuccessPlan, "success", _plan(tmp_path, text))
+    with pytest.raises(UserError, match="predictors: map in sight comes twice"):
+        load_plan(robustness.RobustnessPlan, "robustness", _plan(tmp_path, "predictors: [map in sight, map in sight]"))
+    with pytest.raises(UserError, match=r"baselines: cloning comes twice$"):
+        load_plan(BaselinesPlan, "baselines", _plan(tmp_path, "baselines: [cloning, cloning]"))
     with pytest.raises(UserError, match="variants: x comes twice"):
         load_plan(trainings.TrainingsPlan, "ablation", _plan(tmp_path, "variants: [{name: x}, {name: y}, {name: x}]"))
     with pytest.raises(UserError, match="cannot be read"):
@@ -323,7 +328,7 @@ def test_trainings_are_resumable_rows(tmp_path):
     assert 0 <= run["frame_exact_alone_8/1"] <= 1
     assert run["frame_exact_alone_8/3"] is not None
     assert "success_rate/broken" not in run
-    assert "broken could not play: " in run["note"]
+    assert "broken could not play in BabyAI-GoToLocal-v0: " in run["note"]
     checkpoint = next((tmp_path / "out" / "ablation" / "runs").glob("base-*")) / "checkpoint"
     assert run["checkpoint"] == Player(checkpoint).identity["sha256"]
     # The rival learns from the variant's own episodes.
@@ -439,14 +444,17 @@ def test_a_quick_speed_does_not_stand_for_a_full_one(tmp_path, checkpoint, monke
     measured = []
 
     def speed(quick, out, checkpoint):
-        measured.append(quick)
-        document = results_document("bench speed", {"quick": quick}, {})
+        measured.append((quick, checkpoint))
+        document = results_document("bench speed", {"quick": quick}, {}, checkpoint=Player(checkpoint).identity)
         write_json(out / "results.json", document)
 
     monkeypatch.setattr(suites, "speed", speed)
     for quick in (True, True, False, False, True):
         suites.run_all(tmp_path, quick=quick, checkpoint=checkpoint)
-    assert measured == [True, False]
+    assert measured == [(True, checkpoint), (False, checkpoint)]
+    for _ in range(2):
+        suites.run_all(tmp_path)  # the packaged model's is another
+    assert measured[2:] == [(False, None)]
 
 
 def test_pairs_has_no_episodes_to_play():
