@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 
-from wmtoolkit.agents.budget import IMAGINE, check_amounts, check_counts
+from wmtoolkit.agents.budget import IMAGINE, Meter, check_amounts, check_counts
 from wmtoolkit.agents.exploration import Views
 from wmtoolkit.agents.frontier import Frontier
 from wmtoolkit.agents.planner import Candidate, Planner
 from wmtoolkit.agents.protocol import WorldModel
 from wmtoolkit.agents.search_graph import SearchGraph
+from wmtoolkit.agents.seen_map import SeenMap
 from wmtoolkit.errors import UserError
 from wmtoolkit.world.trajectory import Trajectory
 
@@ -59,7 +61,9 @@ class InfillAgent(Planner):
         score = sum over t <= h of log p(frame t | past, actions up to t), with SUCCESS as the outcome of frame h
 
     in nats; frames are views, headings and outcomes, their tokens taken as independent given the past. Where no plan
-    leads to a goal, the way that shows most cells never seen is followed, and where none shows any it looks around.
+    leads to a goal and none shows a cell never seen, situations are imagined outwards from the present, nearest first,
+    ``SPREAD`` steps and farther, and the nearest goal met there is followed, as by ``best-first``;
+    ``diagnostics["planned"]`` says whether a goal is a plan's. With no goal, the way that shows most is followed.
 
     Args:
         horizons: lengths of the plans, in steps; a model may not know long ones.
@@ -102,13 +106,24 @@ class InfillAgent(Planner):
         self._scores = {}
         if not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
             self._expand(graph, Frontier(graph, failure_threshold=self._failure_threshold), SPREAD, SPREAD_BATCH)
-        found: dict[tuple[int, ...], Candidate] = {}
-        for plan, way in zip(plans, ways, strict=True):
-            actions = tuple(int(action) for action in plan.actions)
+        for way in ways:
             score = forward_score(graph, way)
             self._scores[way[-1]] = max(score, self._scores.get(way[-1], score))
-            found.setdefault(actions, Candidate(actions, score, graph.nodes[way[-1]].success))
-        return sorted(found.values(), key=lambda candidate: -candidate.score)
+        goal = graph.shortest(self._goals(graph))
+        listed = {tuple(way): self._listed(graph, way) for way in (*ways, [0, *(node for _, node in goal)])}
+        listed.pop((0,), None)  # a plan of nothing that has a use here
+        return sorted(listed.values(), key=lambda way: (way.success < self._goal_threshold, -way.score))
+
+    def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
+        thought = super()._search(meter, history, seen)
+        planned = self._to_goal and not thought.get("kept") and self._plan[-1].index in self._scores
+        return {**thought, "planned": planned}
+
+    def _listed(self, graph: SearchGraph, way: Sequence[int]) -> Candidate:
+        """A way for people to look at, without the actions of its plan that would have changed nothing."""
+        steps = pairwise(way)
+        actions = [next(act for act, node in graph.nodes[at].children.items() if node == after) for at, after in steps]
+        return Candidate(tuple(actions), forward_score(graph, way), graph.nodes[way[-1]].success)
 
     def _goals(self, graph: SearchGraph) -> dict[int, float]:
         """The goal that the likeliest plan leads to; those met otherwise only where no plan leads to any."""

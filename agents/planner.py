@@ -114,7 +114,7 @@ class Planner(ABC):
         self._seen: SeenMap | None = None
         self._plan: deque[Step] = deque()
         self._last: Step | None = None
-        self._to_goal = False
+        self._to_goal = self._guess = False
         self._fruitless = 0
         self._false_goals = FalseGoals()
         self._planned_in: SearchGraph | None = None
@@ -141,6 +141,7 @@ class Planner(ABC):
             **thought,
             "reason": reason,
             "goal": self._to_goal,
+            "guess": self._guess,
             "plan": [step.action for step in (self._last, *self._plan)],
             "plan_nodes": [step.node for step in (self._last, *self._plan)],
             "success_probability": end.node.success,
@@ -206,10 +207,11 @@ class Planner(ABC):
         if self._unfinished:
             return kept  # the search that goes on chooses the way
         path = exploration_path(self._planned_in, root=self._last.index, discount=self._discount)
-        if not path or [node for _, node in path] == [step.index for step in self._plan]:
+        if not path:
             return kept
+        same = all(node == step.index for (_, node), step in zip(path, self._plan, strict=False))
         self._plan = _as_plan(self._planned_in, path)
-        return "another way shows more"
+        return kept if same else "another way shows more"
 
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         """Make a new plan of at least one step; returns what people may want to see of the search."""
@@ -228,14 +230,14 @@ class Planner(ABC):
             if path:
                 self._follow(graph, path, seen)
             return {**thought, "kept": True}
-        self._to_goal = bool(path)
+        self._to_goal, self._guess = bool(path), False
         path = path or self._look_around(graph)
         self._unfinished = not self._to_goal and not meter.room_for(IMAGINE)
         if not path and self._unfinished:  # too early for guesses
             path = revisiting_path(graph, discount=self._discount)
         if not path:
             path = self._best_guess(graph)
-            thought["guess"] = self._to_goal = bool(path)
+            self._guess = self._to_goal = bool(path)
         path = path or revisiting_path(graph, discount=self._discount) or self._wander(graph, seen)
         self._fruitless = 0 if self._to_goal else self._fruitless + (not self._unfinished)
         self._follow(graph, path, seen)

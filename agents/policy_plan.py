@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtoolkit.agents.dyna import SETTINGS, resolved_dyna
-from wmtoolkit.agents.sb3_algorithms import resolved
+from wmtoolkit.agents.sb3_algorithms import algorithm, resolved
 from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.starts import FRESH
 from wmtoolkit.errors import UserError
@@ -80,8 +80,16 @@ class PolicyTraining:
         if "n_steps" in self.settings:
             if self.settings["batch_size"] < 2:
                 raise UserError("setting batch_size is 1; it must be at least 2: advantages are normalised in a batch")
-            if self.settings["n_steps"] * self.num_envs < 2:
+            taken = self.settings["n_steps"] * self.num_envs
+            if taken < 2:
                 raise UserError("setting n_steps is 1 in a single lane; one of them must be more")
+            # sb3_contrib normalises the advantage of one step by its own spread, which is no number.
+            if algorithm(self.algo).package == "sb3_contrib" and taken % self.settings["batch_size"] == 1:
+                size = self.settings["batch_size"]
+                raise UserError(
+                    f"setting batch_size is {size}: of {taken} steps it leaves a last batch of one, whose advantage "
+                    "cannot be normalised; choose another"
+                )
         if self.clone and self.dyna.get("scratch"):
             raise UserError("clone is of the given world model, and with scratch=true nothing is known: leave out one")
         if self.clone and self.algo == "dqn":

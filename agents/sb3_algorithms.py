@@ -111,7 +111,7 @@ def resolved(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise UserError(f"setting {key} is {value!r}; it must be {'a whole number' if whole else 'a number'}")
         if not 0 <= value < float("inf") or (whole and value == 0 and key != "learning_starts"):
-            raise UserError(f"setting {key} is {value}; it must be {'at least 1' if whole else 'at least 0'}")
+            raise UserError(f"setting {key} is {value}; it must be {'at least 1' if whole else 'a number, at least 0'}")
         if key in _SHARES and value > 1:
             raise UserError(f"setting {key} is {value}; it must be at most 1")
         settings[key] = value if whole else float(value)
@@ -183,7 +183,7 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray, tuple[torch.Tensor, torch.Tensor] | None]:
     """Actions (B,) int64, the likeliest ones or with ``rng`` drawn, the probabilities (B, 7), and the next state.
 
-    DQN has no probabilities; where actions are drawn, as many of them are any as SB3 by default ends its exploration
+    DQN has no probabilities; where actions are drawn, 5 % of them are any, whatever the run's own exploration ended
     with.
     """
     policy.set_training_mode(False)

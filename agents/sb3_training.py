@@ -252,8 +252,11 @@ class _Rounds(BaseCallback):
         return True
 
 
-def cost(plan: PolicyTraining) -> dict[str, Any]:
-    """The resolved plan, and the hours it would take, going by some steps of it with untrained weights."""
+def cost(plan: PolicyTraining, resumed: Path | None = None) -> dict[str, Any]:
+    """The resolved plan, and the hours it would take, going by some steps of it with untrained weights; those that are
+    left behind the newest checkpoint in the folder of a ``resumed`` run."""
+    found = step_folders(resumed / "checkpoints") if resumed else []
+    left = plan.steps - int(found[-1].name.removeprefix("step-")) if found else plan.steps + plan.clone
     model = None if plan.mode == "real" else _world_model(plan.checkpoint)[0]
     settings = {**plan.settings, **({"learning_starts": 0} if "learning_starts" in plan.settings else {})}
     with own_randomness(plan.seed):
@@ -262,7 +265,7 @@ def cost(plan: PolicyTraining) -> dict[str, Any]:
         began = time.perf_counter()
         learner.learn(min(plan.steps, 512))
         seconds = (time.perf_counter() - began) / learner.num_timesteps
-    hours = seconds * (plan.steps + plan.clone) / 3600
+    hours = seconds * max(left, 0) / 3600
     weights = sum(value.numel() for value in learner.policy.parameters())
     text = json.dumps(asdict(plan), indent=2)
     text += f"\n{weights:,} parameters, {1 / seconds:,.0f} steps/s, about {hours:.2f} hours here, measurements aside"

@@ -159,7 +159,7 @@ def _aim(now: Mapping[str, Any]) -> str | None:
         return None
     if not now["goal"]:
         return "to see more, no goal in sight"
-    what = "a guess, with nothing left to see" if now.get("guess") else "to a goal"
+    what = "a guess, with no goal in sight" if now.get("guess") else "to a goal"
     kept = ", kept though it is not in sight now" if now.get("kept") else ""
     return f"{what}{kept}, P(success) {now['success_probability']:.2f}"
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wmtoolkit.errors import UserError, described
+from wmtoolkit.errors import UserError, error_line
 from wmtoolkit.evaluation.results import SCHEMA, git_commit, machine
 
 Unit = Mapping[str, Any]
@@ -65,7 +65,7 @@ class Ledger:
 
     def fail(self, unit: Unit, error: BaseException) -> None:
         """Add the row of a failed unit."""
-        self._append({"unit": dict(unit), "error": described(error)})
+        self._append({"unit": dict(unit), "error": error_line(error)})
 
     def do(self, unit: Unit, work: Callable[[], Mapping[str, Any]]) -> None:
         """Do a unit that is not done yet; what it raises, but for an interrupt, becomes its error."""

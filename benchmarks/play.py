@@ -31,7 +31,7 @@ from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
 from wmtoolkit.errors import UserError
 from wmtoolkit.evaluation.held_out import check_store, training_record
-from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
+from wmtoolkit.evaluation.intervals import Tally, bootstrap_mean, wilson
 from wmtoolkit.progress import Bar
 from wmtoolkit.world.checkpoint import checkpoint_hash
 from wmtoolkit.world.model import AnyOrderWorldModel
@@ -275,9 +275,10 @@ def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row["milliseconds_per_decision"] = 1000 * sum(item["seconds"] for item in found) / max(decisions, 1)
     row["slowest_decision_milliseconds"] = 1000 * max(item["slowest"] for item in found)
     passes, each = (np.array([item[key] for item in found]) for key in ("forward_passes", "decisions"))
-    low, high = bootstrap_mean(passes, np.random.default_rng(0), counts=each)
     row["forward_passes_per_decision"] = float(passes.sum() / max(decisions, 1))
-    row |= {"forward_passes_per_decision_low": low, "forward_passes_per_decision_high": high}
+    if decisions:
+        low, high = Tally("mean", passes.astype(np.float64), each.astype(np.float64), each).interval()
+        row |= {"forward_passes_per_decision_low": low, "forward_passes_per_decision_high": high}
     row["forward_passes_per_episode"] = float(passes.mean())
     errors = [item["error"] for item in found if item["error"]]
     row |= {"errors": len(errors), "error": errors[0] if errors else None}

@@ -22,7 +22,7 @@ from wmtoolkit.data.levels import DEFAULT_LEVEL
 from wmtoolkit.envs.observability import PartialObservability
 from wmtoolkit.envs.real import make_real_env
 from wmtoolkit.envs.rendering import check_video, write_video
-from wmtoolkit.errors import UserError
+from wmtoolkit.errors import UserError, error_line
 from wmtoolkit.evaluation.intervals import bootstrap_mean, wilson
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
@@ -121,7 +121,7 @@ def run_episodes(
                 except Exception as error:
                     if not results:
                         raise  # nothing is lost yet
-                    said = f"the level raised {type(error).__name__}: {error}"
+                    said = f"the level raised {error_line(error)}"
                     result = EpisodeResult(int(seed), False, 0.0, 0, 0, 0.0, 0.0, 0, said)
                     _log.debug("the level raised in the episode of seed %d", seed, exc_info=error)
                 results.append(result)

@@ -102,7 +102,7 @@ def speed(
     arguments |= {"threads": threads, "clock": clock}
     rows: list[dict[str, Any]] = []
     # First of all: a checkpoint that cannot be read is told before anything is measured.
-    identity = Player(checkpoint).identity if IMAGINATION in (parts or PARTS) else None
+    identity = Player(checkpoint).identity if checkpoint or IMAGINATION in (parts or PARTS) else None
     torch.set_num_threads(threads)
     try:
         with progress("measuring speed", None) as bar:

@@ -16,7 +16,7 @@ from wmtoolkit.benchmarks.report import compare
 from wmtoolkit.benchmarks.reporting.reading import Result, read_folder
 from wmtoolkit.benchmarks.reporting.sections import number
 from wmtoolkit.benchmarks.speed import speed
-from wmtoolkit.errors import UserError, described
+from wmtoolkit.errors import UserError, error_line
 from wmtoolkit.evaluation.held_out import UNRECORDED
 from wmtoolkit.evaluation.results import results_document, write_json
 from wmtoolkit.progress import progress
@@ -128,12 +128,12 @@ def run_all(
             document = run_suite(suite, out, quick=quick, checkpoint=checkpoint, changes=own)
             missing[suite] = document["units"]["missing"]
         except Exception as error:
-            failed[suite] = described(error)
+            failed[suite] = error_line(error)
     if overwrite or _must_measure_speed(out / "speed", quick, checkpoint):
         try:
             speed(quick=quick, out=out / "speed", checkpoint=checkpoint)
         except Exception as error:
-            failed["speed"] = described(error)
+            failed["speed"] = error_line(error)
     holes = [*(f"{suite}: {why}" for suite, why in failed.items()), *not_asked]
     written = write_report(out, missing=holes)
     lines = [*(f"{suite}: {count} units missing" for suite, count in missing.items()), *holes]

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from wmtoolkit.errors import UserError
+from wmtoolkit.errors import UserError, error_line
 from wmtoolkit.progress import ENABLED
 
 
@@ -45,7 +45,7 @@ def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
         except Exception as error:
-            _fail(f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", 1, debug)
+            _fail(f"{error_line(error)} (this is a bug; --debug shows where)", 1, debug)
         else:
             if document is not None:
                 text = json.dumps(document, indent=2) if as_json else document.get("text")

@@ -70,5 +70,5 @@ def train_policy(
         check_out(out, resume=resume, overwrite=overwrite)
     plan = prepare(out, changes, settings, resume=resume)
     if dry_run:
-        return cost(plan)
+        return cost(plan, out if resume else None)
     return run(plan, out, resume=resume, overwrite=overwrite, write_zip=write_zip)

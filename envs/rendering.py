@@ -95,7 +95,12 @@ def check_video(path: str | os.PathLike[str]) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in (".gif", ".mp4"):
         raise UserError(f"video {path}: the name must end in .gif or .mp4")
-    if suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+    if suffix == ".mp4":
+        _check_mp4(path)
+
+
+def _check_mp4(path: str | os.PathLike[str]) -> None:
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError(f"video {path}: MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or name it .gif")
 
 
@@ -131,7 +136,7 @@ def write_mp4(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: f
         UserError: if imageio-ffmpeg is not installed.
     """
     _check_frames(frames, fps)
-    check_video(path)
+    _check_mp4(path)
     import imageio_ffmpeg
 
     height, width = (size + size % 2 for size in frames[0].shape[:2])

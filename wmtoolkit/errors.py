@@ -9,7 +9,7 @@ class UserError(Exception):
     """
 
 
-def described(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What went wrong in a line of a report: a ``UserError`` in its own words, any other with the name of its kind."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())

@@ -8,6 +8,7 @@ import torch
 from minigrid.core.world_object import Ball
 
 from tests.agents.conftest import UNHURRIED, play
+from tests.agents.test_false_goals import Liar, LyingState
 from wmtoolkit.agents import SimulatorWorldModel, make_agent
 from wmtoolkit.agents.budget import Budget, Meter
 from wmtoolkit.agents.exploration import NAT, UNIT
@@ -16,7 +17,7 @@ from wmtoolkit.agents.seen_map import SeenMap
 from wmtoolkit.agents.walks import Walk, worth
 from wmtoolkit.data.levels import make_level, reset_level
 from wmtoolkit.world import grid
-from wmtoolkit.world.trajectory import Trajectory
+from wmtoolkit.world.trajectory import Outcome, Trajectory
 
 
 def test_a_goal_whose_way_was_blocked_is_no_false_goal():
@@ -89,3 +90,48 @@ def test_the_worth_of_a_walk_by_hand():
     one, two = worth(SimpleNamespace(nodes=nodes), walks, views, 0.5)
     assert one == pytest.approx(0.5 * (2 * bit + 0.25))
     assert two == pytest.approx(0.5 * 2 * bit + 0.25 * (1 * bit - 1.0))
+
+
+def test_what_infill_follows_is_listed_and_said_to_be_a_plans_or_not():
+    env = make_level("BabyAI-GoToLocal-v0")
+    model = SimulatorWorldModel(env, sees_hidden=False)
+    agent = make_agent("infill", world_model=model, horizons=[1, 2], **UNHURRIED)
+    planned = []
+    for seed in range(900_000, 900_006):
+        _, _, log = play(agent, env, seed)
+        for decision in log:
+            if "candidates" in decision and decision["goal"] and not decision.get("kept"):
+                listed = [each.actions for each in decision["candidates"]]
+                assert tuple(decision["plan"]) in listed
+                best = decision["candidates"][0]
+                assert best.success >= 0.5
+                if decision["planned"]:
+                    assert best.actions == tuple(decision["plan"])
+                planned.append(decision["planned"])
+    assert set(planned) == {True, False}
+
+
+class ShyState(LyingState):
+    """Gives every success no more than 0.3."""
+
+    @property
+    def outcomes(self):
+        outcomes = self.state.outcomes.copy()
+        shy = 0.7 * outcomes[:, Outcome.SUCCESS]
+        outcomes[:, Outcome.SUCCESS] -= shy
+        outcomes[:, Outcome.CONTINUE] += shy
+        return outcomes
+
+
+def test_a_guess_remains_one_while_it_is_followed():
+    env = make_level("BabyAI-PutNextLocal-v0")
+    model = Liar(SimulatorWorldModel(env), ShyState)
+    agent = make_agent("best-first", world_model=model, max_nodes=60, **UNHURRIED)
+    followed = 0
+    for seed in range(900_000, 900_003):
+        _, _, log = play(agent, env, seed)
+        for before, decision in pairwise(log):
+            if before["guess"] and decision["reason"] == "as imagined":
+                assert decision["guess"]
+                followed += 1
+    assert followed

@@ -236,6 +236,11 @@ def test_mistakes_in_a_plan_are_named():
         resolved("ppo", {"gamma": float("nan")})
     with pytest.raises(UserError, match="clip_range is inf"):
         resolved("ppo", {"clip_range": float("inf")})
+    last_of_one = {"num_envs": 1, "settings": {"n_steps": 17, "batch_size": 16}}
+    for algo in ("maskable-ppo", "recurrent-ppo"):
+        with pytest.raises(UserError, match="of 17 steps it leaves a last batch of one"):
+            PolicyTraining(algo=algo, **last_of_one)
+    PolicyTraining(algo="ppo", **last_of_one)  # SB3's own does not normalise there
     for algo in ("ppo", "recurrent-ppo", "maskable-ppo"):
         with pytest.raises(UserError, match="batch_size is 1; it must be at least 2"):
             PolicyTraining(algo, settings={"batch_size": 1})

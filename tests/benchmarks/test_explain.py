@@ -167,7 +167,7 @@ def test_the_templates_are_part_of_the_package():
         ({"goal": False}, "to see more, no goal in sight"),
         ({"goal": True}, "to a goal, P(success) 0.75"),
         ({"goal": True, "kept": True}, "to a goal, kept though it is not in sight now, P(success) 0.75"),
-        ({"goal": True, "guess": True}, "a guess, with nothing left to see, P(success) 0.75"),
+        ({"goal": True, "guess": True}, "a guess, with no goal in sight, P(success) 0.75"),
         ({"goal": True, "guess": False}, "to a goal, P(success) 0.75"),
     ],
 )

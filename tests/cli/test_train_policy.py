@@ -50,6 +50,9 @@ def test_a_dry_run_of_a_resumed_run_has_its_settings(tmp_path):
     config = json.loads(dry.stdout)["config"]
     assert (config["level"], config["mode"], config["steps"]) == ("BabyAI-GoToObjS4-v0", "real", 64)
     assert config["settings"]["n_steps"] == 8
+    done = CliRunner().invoke(main, ["train-policy", "--out", run, "--resume", "--dry-run", "--json"])
+    assert json.loads(done.stdout)["expected_hours"] == 0
+    assert json.loads(dry.stdout)["expected_hours"] > 0
 
 
 def test_a_dry_run_writes_nothing(tmp_path):

@@ -29,16 +29,10 @@ def bootstrap_mean(
     rng: np.random.Generator,
     level: float = 0.95,
     samples: int = 2000,
-    counts: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean; values (n,) -> (low, high).
-
-    ``counts`` (n,): values are totals over so many each, and the mean is the sum of all by the sum of these.
-    """
+    """Percentile bootstrap interval of a mean; values (n,) -> (low, high)."""
     values = np.asarray(values, dtype=np.float64)
-    counts = np.ones(len(values)) if counts is None else np.asarray(counts, dtype=np.float64)
-    drawn = rng.integers(0, len(values), (samples, len(values)))
-    means = values[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
+    means = values[rng.integers(0, len(values), (samples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
