@@ -70,6 +70,7 @@ class InfillAgent(Planner):
         samples: plans of each length: with 1 the most likely one, with more they are drawn.
         steps: rounds of unmasking, each a forward pass.
         temperature: of the drawing.
+        outwards: imagine outwards where no plan leads anywhere; without it, only what plans lead to is known.
         shared: see ``Planner``.
     """
 
@@ -80,12 +81,15 @@ class InfillAgent(Planner):
         samples: int = 1,
         steps: int = 2,
         temperature: float = 0.7,
+        outwards: bool = True,
         **shared: Any,
     ) -> None:
         if not isinstance(horizons, Sequence) or not all(isinstance(horizon, int) for horizon in horizons):
             raise UserError(f"horizons is a list of numbers of steps, not {horizons!r}")
         check_counts(horizons=min(horizons, default=0), samples=samples, steps=steps)
         check_amounts(temperature=temperature)
+        if not isinstance(outwards, bool):
+            raise UserError(f"outwards is true or false, not {outwards!r}")
         super().__init__(**shared)
         if not hasattr(self._world_model, "infill_plan"):
             raise UserError("agent 'infill' needs a world model that infills plans (infill_plan)")
@@ -97,14 +101,14 @@ class InfillAgent(Planner):
             )
         self._goal_model = cast(GoalModel, self._world_model)
         self._horizons, self._samples = sorted(set(horizons)), samples
-        self._steps, self._temperature = steps, temperature
+        self._steps, self._temperature, self._outwards = steps, temperature, outwards
         self._scores: dict[int, float] = {}
 
     def _grow(self, graph: SearchGraph) -> list[Candidate]:
         plans = self._infilled(graph)
         ways = self._rolled_out(graph, plans)
         self._scores = {}
-        if not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
+        if self._outwards and not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
             self._expand(graph, Frontier(graph, failure_threshold=self._failure_threshold), SPREAD, SPREAD_BATCH)
         for way in ways:
             score = forward_score(graph, way)
