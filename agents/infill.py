@@ -88,8 +88,6 @@ class InfillAgent(Planner):
             raise UserError(f"horizons is a list of numbers of steps, not {horizons!r}")
         check_counts(horizons=min(horizons, default=0), samples=samples, steps=steps)
         check_amounts(temperature=temperature)
-        if not isinstance(outwards, bool):
-            raise UserError(f"outwards is true or false, not {outwards!r}")
         super().__init__(**shared)
         if not hasattr(self._world_model, "infill_plan"):
             raise UserError("agent 'infill' needs a world model that infills plans (infill_plan)")

@@ -72,6 +72,11 @@ def test_an_option_of_nothing_is_refused(name, wrong):
         make_agent(name, world_model=NO_MODEL, **wrong)
 
 
+def test_infill_looks_outwards_or_does_not():
+    with pytest.raises(UserError, match="outwards is true or false, not 3"):
+        make_agent("infill", world_model=NO_MODEL, outwards=3)
+
+
 def test_infill_needs_a_model_that_infills():
     class Forward:
         rollout_state = policy = None
