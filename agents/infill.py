@@ -118,8 +118,9 @@ class InfillAgent(Planner):
 
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         thought = super()._search(meter, history, seen)
-        planned = self._to_goal and not thought.get("kept") and self._plan[-1].index in self._scores
-        return {**thought, "planned": planned}
+        if not self._to_goal or thought.get("kept"):
+            return thought
+        return {**thought, "planned": self._plan[-1].index in self._scores}
 
     def _listed(self, graph: SearchGraph, way: Sequence[int]) -> Candidate:
         """A way for people to look at, without the actions of its plan that would have changed nothing."""

@@ -160,6 +160,8 @@ def _aim(now: Mapping[str, Any]) -> str | None:
     if not now["goal"]:
         return "to see more, no goal in sight"
     what = "a guess, with no goal in sight" if now.get("guess") else "to a goal"
+    if "planned" in now and not now.get("guess"):
+        what += " that a filled-in plan leads to" if now["planned"] else " met by imagining outwards"
     kept = ", kept though it is not in sight now" if now.get("kept") else ""
     return f"{what}{kept}, P(success) {now['success_probability']:.2f}"
 

@@ -169,6 +169,8 @@ def test_the_templates_are_part_of_the_package():
         ({"goal": True, "kept": True}, "to a goal, kept though it is not in sight now, P(success) 0.75"),
         ({"goal": True, "guess": True}, "a guess, with no goal in sight, P(success) 0.75"),
         ({"goal": True, "guess": False}, "to a goal, P(success) 0.75"),
+        ({"goal": True, "planned": True}, "to a goal that a filled-in plan leads to, P(success) 0.75"),
+        ({"goal": True, "planned": False}, "to a goal met by imagining outwards, P(success) 0.75"),
     ],
 )
 def test_what_a_plan_is_for_is_told(now, said):
