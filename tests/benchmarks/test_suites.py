@@ -328,7 +328,7 @@ def test_trainings_are_resumable_rows(tmp_path):
     assert 0 <= run["frame_exact_alone_8/1"] <= 1
     assert run["frame_exact_alone_8/3"] is not None
     assert "success_rate/broken" not in run
-    assert "broken could not play in BabyAI-GoToLocal-v0: " in run["note"]
+    assert "broken could not play in BabyAI-GoToRedBallGrey-v0: " in run["note"]
     checkpoint = next((tmp_path / "out" / "ablation" / "runs").glob("base-*")) / "checkpoint"
     assert run["checkpoint"] == Player(checkpoint).identity["sha256"]
     # The rival learns from the variant's own episodes.
