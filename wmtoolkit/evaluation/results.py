@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-_PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "minari", "numpy")
-_PACKAGES += ("stable-baselines3", "sb3-contrib")
+_LEARNERS = ("stable-baselines3", "sb3-contrib")
+_PACKAGES = ("wmtoolkit", "torch", "transformers", "gymnasium", "minigrid", "minari", "numpy", *_LEARNERS)
 
 
 def versions() -> dict[str, str]:
