@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -25,6 +24,8 @@ SPREAD = 6
 """How far, in steps, it looks around when the plans show nothing new."""
 SPREAD_BATCH = 64
 """Most situations imagined in one pass of that."""
+Way = list[tuple[int, int]]
+"""(action, node) pairs from the root on."""
 
 
 class Plan(Protocol):
@@ -106,27 +107,26 @@ class InfillAgent(Planner):
         plans = self._infilled(graph)
         ways = self._rolled_out(graph, plans)
         self._scores = {}
+        met: Way = []
         if self._outwards and not self._goals(graph) and not any(Views.of_new_cells(graph).masks()):
             self._expand(graph, Frontier(graph, failure_threshold=self._failure_threshold), SPREAD, SPREAD_BATCH)
-        for way in ways:
-            score = forward_score(graph, way)
-            self._scores[way[-1]] = max(score, self._scores.get(way[-1], score))
-        goal = graph.shortest(self._goals(graph))
-        listed = {tuple(way): self._listed(graph, way) for way in (*ways, [0, *(node for _, node in goal)])}
-        listed.pop((0,), None)  # a plan of nothing that has a use here
-        return sorted(listed.values(), key=lambda way: (way.success < self._goal_threshold, -way.score))
+            met = graph.shortest(self._goals(graph))
+        found: dict[tuple[int, ...], Candidate] = {}
+        for way in (*ways, met):
+            nodes = [0, *(node for _, node in way)]
+            score, end = forward_score(graph, nodes), nodes[-1]
+            if way is not met:
+                self._scores[end] = max(score, self._scores.get(end, score))
+            if way:  # not a plan of nothing that has a use here
+                actions = tuple(action for action, _ in way)
+                found.setdefault(actions, Candidate(actions, score, graph.nodes[end].success))
+        return sorted(found.values(), key=lambda way: (way.success < self._goal_threshold, -way.score))
 
     def _search(self, meter: Meter, history: Trajectory, seen: SeenMap) -> dict[str, Any]:
         thought = super()._search(meter, history, seen)
         if not self._to_goal or thought.get("kept"):
             return thought
         return {**thought, "planned": self._plan[-1].index in self._scores}
-
-    def _listed(self, graph: SearchGraph, way: Sequence[int]) -> Candidate:
-        """A way for people to look at, without the actions of its plan that would have changed nothing."""
-        steps = pairwise(way)
-        actions = [next(act for act, node in graph.nodes[at].children.items() if node == after) for at, after in steps]
-        return Candidate(tuple(actions), forward_score(graph, way), graph.nodes[way[-1]].success)
 
     def _goals(self, graph: SearchGraph) -> dict[int, float]:
         """The goal that the likeliest plan leads to; those met otherwise only where no plan leads to any."""
@@ -152,24 +152,26 @@ class InfillAgent(Planner):
         graph.meter.nodes += len(horizons)
         return plans
 
-    def _rolled_out(self, graph: SearchGraph, plans: Sequence[Plan]) -> list[list[int]]:
-        """The nodes of each plan, the root first, imagined one step of all plans at a time, until one reaches a goal.
+    def _rolled_out(self, graph: SearchGraph, plans: Sequence[Plan]) -> list[Way]:
+        """The way of each plan, imagined one step of all plans at a time, until one reaches a goal.
 
         Actions that can change nothing where they are taken are left out.
         """
-        ways = [[0] for _ in plans]
+        ways: list[Way] = [[] for _ in plans]
+        at = [0] * len(plans)
         for step in range(max((len(plan.actions) for plan in plans), default=0)):
             if not graph.meter.room_for(IMAGINE):
                 break
             taken = [
-                (row, (ways[row][-1], int(plan.actions[step])))
+                (row, (at[row], int(plan.actions[step])))
                 for row, plan in enumerate(plans)
-                if step < len(plan.actions) and int(plan.actions[step]) in graph.useful(ways[row][-1])
+                if step < len(plan.actions) and int(plan.actions[step]) in graph.useful(at[row])
             ]
             del taken[graph.meter.nodes_left(len(plans)) :]
-            for (row, _), child in zip(taken, graph.imagine(pair for _, pair in taken), strict=True):
-                ways[row].append(child)
-            if any(self._promises(graph, way[-1]) for way in ways):
+            for (row, (_, action)), child in zip(taken, graph.imagine(pair for _, pair in taken), strict=True):
+                ways[row].append((action, child))
+                at[row] = child
+            if any(self._promises(graph, node) for node in at):
                 break
         return ways
 
