@@ -54,23 +54,20 @@ class RobustnessPlan:
             raise UserError(f"plan robustness: no predictor {min(unknown)!r}; there are {', '.join(BASELINES)}")
 
 
-def settings(
-    plan: RobustnessPlan, agent: AgentSpec | None = None, belief: Sequence[bool] | None = None
-) -> Iterator[tuple[str, float, bool]]:
-    """Knob, strength and belief of an agent, or of predictions; the clear view comes once and needs no belief."""
-    tried = [False] if agent in plan.baselines else plan.belief if belief is None else belief
+def settings(plan: RobustnessPlan, believes: bool = True) -> Iterator[tuple[str, float, bool]]:
+    """Knob, strength and belief of who can be given one, or of who cannot; the clear view comes once and needs none."""
     for knob, strengths in plan.knobs.items():
         for strength in strengths:
             clear = knob == DROPOUT and strength == 0
-            for completed in [False] if clear else tried:
-                yield knob, strength, completed
+            for belief in plan.belief if believes and not clear else [False]:
+                yield knob, strength, belief
 
 
 def conditions(plan: RobustnessPlan) -> Iterator[Condition]:
     """Level by level, agent by agent."""
     for level in plan.levels:
         for agent in [*plan.agents, *plan.baselines]:
-            for knob, strength, belief in settings(plan, agent):
+            for knob, strength, belief in settings(plan, agent not in plan.baselines):
                 yield condition(level, agent, knob, strength, belief)
 
 
@@ -99,7 +96,7 @@ def _predictions(plan: RobustnessPlan) -> Iterator[tuple[str, float, bool, str |
     """Knob, strength, belief and predictor, None for the world model; the others have no belief."""
     if plan.predictions:
         for predictor in (None, *plan.predictors):
-            for knob, strength, belief in settings(plan) if predictor is None else settings(plan, belief=[False]):
+            for knob, strength, belief in settings(plan, predictor is None):
                 yield knob, strength, belief, predictor
 
 
@@ -146,7 +143,7 @@ def report(plan: RobustnessPlan, player: Player, ledger: Ledger) -> tuple[dict[s
         seeds = player.seeds(level, plan.seed, plan.episodes)
         scores: dict[tuple[str, str, float, bool], np.ndarray] = {}
         for agent in [*plan.agents, *plan.baselines]:
-            for knob, strength, belief in settings(plan, agent):
+            for knob, strength, belief in settings(plan, agent not in plan.baselines):
                 found = episodes(player, condition(level, agent, knob, strength, belief), seeds, ledger)
                 row = {"table": "robustness", "level": level, "agent": agent.name, "knob": knob, "strength": strength}
                 rows.append({**row, "belief": belief, **summary(found), **left_out(seeds, plan.episodes)})
