@@ -78,14 +78,13 @@ class PolicyTraining:
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"max_steps is {self.max_steps}; it must be at least 1")
         if "n_steps" in self.settings:
-            if self.settings["batch_size"] < 2:
+            size, taken = self.settings["batch_size"], self.settings["n_steps"] * self.num_envs
+            if size < 2:
                 raise UserError("setting batch_size is 1; it must be at least 2: advantages are normalised in a batch")
-            taken = self.settings["n_steps"] * self.num_envs
             if taken < 2:
                 raise UserError("setting n_steps is 1 in a single lane; one of them must be more")
             # sb3_contrib normalises the advantage of one step by its own spread, which is no number.
-            if algorithm(self.algo).package == "sb3_contrib" and taken % self.settings["batch_size"] == 1:
-                size = self.settings["batch_size"]
+            if algorithm(self.algo).package == "sb3_contrib" and taken % size == 1:
                 raise UserError(
                     f"setting batch_size is {size}: of {taken} steps it leaves a last batch of one, whose advantage "
                     "cannot be normalised; choose another"

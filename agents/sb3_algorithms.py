@@ -183,8 +183,8 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray, tuple[torch.Tensor, torch.Tensor] | None]:
     """Actions (B,) int64, the likeliest ones or with ``rng`` drawn, the probabilities (B, 7), and the next state.
 
-    DQN has no probabilities; where actions are drawn, 5 % of them are any, whatever the run's own exploration ended
-    with.
+    DQN has no probabilities; where actions are drawn, as many of them are any as its exploration ends with by default,
+    whatever the run's own ended with.
     """
     policy.set_training_mode(False)
     with torch.no_grad():

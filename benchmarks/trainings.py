@@ -171,9 +171,8 @@ def _measured(
         found[f"decoding/{rounds}"] = drift[-1]
     for agent in plan.agents:
         # A rival that is fitted gets the variant's own data, budget and seed.
-        own = {"config": variant.config, "set": [*plan.set, *variant.set], "seed": seed}
-        own = own if agent.agent in FITTED else {}
-        spec = replace(agent, settings={**own, **agent.settings})
+        fitted = {"config": variant.config, "set": [*plan.set, *variant.set], "seed": seed}
+        spec = replace(agent, settings={**(fitted if agent.agent in FITTED else {}), **agent.settings})
         seeds = range(plan.seed, plan.seed + plan.episodes)
         found[f"play/{agent.name}"] = played_everywhere(spec, levels, seeds, player)
     return {**found, "parameters": trained_parameters(player.model.network), "checkpoint": player.identity["sha256"]}

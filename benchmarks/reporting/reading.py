@@ -114,15 +114,15 @@ def _check(file: Path, document: Mapping[str, Any]) -> None:
     for name, entry in document["metrics"].items():
         if missing := _missing(entry, ("value", "ci95", "n")):
             raise UserError(f"{file}: metric {name} lacks {', '.join(missing)}; run its command again")
-        ends = entry["ci95"] if entry["ci95"] is not None else [0, 0]
-        numbers = [entry["value"] if entry["value"] is not None else 0, *(ends if isinstance(ends, list) else [ends])]
-        if len(numbers) != 3 or not all(isinstance(number, int | float) for number in numbers):
+        value, ends = entry["value"], entry["ci95"]
+        bounded = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+        if not isinstance(value, int | float | None) or not (ends is None or bounded):
             raise UserError(f"{file}: metric {name} is no number with an interval; run its command again")
     if not all(isinstance(row, dict) for row in document["rows"]):
         raise UserError(f"{file} holds rows that are no objects; run its command again")
     for name, keys in _OPTIONAL.items():
         if document.get(name) is not None and (missing := _missing(document[name], keys)):
-            raise UserError(f"{file}: {name} lacks {', '.join(missing) or 'its entries'}; run its command again")
+            raise UserError(f"{file}: {name} lacks {', '.join(missing)}; run its command again")
 
 
 def _missing(entry: Any, keys: Sequence[str]) -> list[str]:
